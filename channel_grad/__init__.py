@@ -1,0 +1,1 @@
+"""Channel-directed gradients."""
