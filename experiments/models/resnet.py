@@ -1,0 +1,92 @@
+"""Residual networks for 32 x 32 images, as in He et al., "Deep Residual Learning for Image
+Recognition" (CVPR 2016), section 4.2."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a parameter-free shortcut (option A of the paper).
+
+    Where the width or the resolution changes, the shortcut takes every second pixel and pads the
+    new channels with zeros.
+    """
+
+    filters: int
+    strides: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        conv = partial(
+            nn.Conv,
+            self.filters,
+            (3, 3),
+            padding=1,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.he_normal(),
+        )
+        # Statistics and normalisation stay in float32 whatever the convolutions compute in.
+        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, dtype=jnp.float32)
+
+        y = nn.relu(norm()(conv(strides=self.strides)(x)))
+        y = norm()(conv()(y))
+        shortcut = x[:, :: self.strides, :: self.strides, :]
+        new_channels = self.filters - x.shape[-1]
+        shortcut = jnp.pad(
+            shortcut, ((0, 0), (0, 0), (0, 0), (new_channels // 2, (new_channels + 1) // 2))
+        )
+        return nn.relu(shortcut + y).astype(self.dtype)
+
+
+class ResNet(nn.Module):
+    """A residual network of 6 n + 2 layers for small images.
+
+    Attributes:
+      depth: 6 n + 2; 56 is three stages of nine blocks and 0.85 million parameters.
+      num_classes: number of logits.
+      width: channels of the first stage, doubled at each of the two reductions.
+      dtype: what the convolutions compute in; parameters, batch statistics and logits are
+        float32.
+
+    Example:
+      >>> model = ResNet(depth=56, num_classes=10)
+      >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+      >>> model.apply(variables, jnp.zeros((4, 32, 32, 3)), train=False).shape
+      (4, 10)
+    """
+
+    depth: int = 56
+    num_classes: int = 10
+    width: int = 16
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        """Logits (batch, num_classes) of images (batch, height, width, channels)."""
+        blocks, rest = divmod(self.depth - 2, 6)
+        if rest or blocks < 1:
+            raise ValueError(f"depth must be 6 n + 2 with n >= 1, for instance 56; got {self.depth}")
+        x = nn.Conv(
+            self.width,
+            (3, 3),
+            padding=1,
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.he_normal(),
+        )(images)
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=jnp.float32)(x)
+        x = nn.relu(x).astype(self.dtype)
+        for stage in range(3):
+            for block in range(blocks):
+                strides = 2 if stage > 0 and block == 0 else 1
+                x = BasicBlock(self.width * 2**stage, strides, self.dtype)(x, train)
+        x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        return nn.Dense(self.num_classes)(x)
