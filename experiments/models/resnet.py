@@ -73,7 +73,7 @@ class ResNet(nn.Module):
         """Logits (batch, num_classes) of images (batch, height, width, channels)."""
         blocks, rest = divmod(self.depth - 2, 6)
         if rest or blocks < 1:
-            raise ValueError(f"depth must be 6 n + 2 with n >= 1, for instance 56; got {self.depth}")
+            raise ValueError(f"depth: got {self.depth}; accepted is 6 n + 2 with n >= 1")
         x = nn.Conv(
             self.width,
             (3, 3),

@@ -1,0 +1,206 @@
+"""The flags that every training binary shares, their presets, and the frame of a `main`.
+
+A flag that is left out takes the preset's value. Nothing below the binaries reads a flag.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from absl import app, flags, logging
+
+from experiments import data, environment
+from experiments.data.dataset import Dataset, DatasetNotPrepared
+from experiments.errors import NonFiniteLossError, UserError, is_disk_full
+from experiments.training import config as config_lib
+from experiments.training import statistics, study
+from experiments.training.loop import CheckpointPolicy
+from experiments.training.workdir import Workdir
+
+FLAGS = flags.FLAGS
+_PRESET_DEFAULT = "Default: from --preset."
+
+
+def define(experiment: str, preset: str = "quick") -> None:
+    """Defines the shared flags for the binary `experiment`."""
+    flags.DEFINE_list(
+        "metric",
+        ["l2"],
+        "Metrics to take the gradient under, separated by commas; the first is the baseline of the "
+        f"comparison. Accepted: {', '.join(config_lib.METRICS)}.",
+    )
+    flags.DEFINE_float("lam", 1.0, "lambda of the metrics reweighted_l2 and sobolev.")
+    flags.DEFINE_float("l2_weight", 1.0, "Weight of the L2 gradient added by the metric sobolev.")
+    flags.DEFINE_float("sigma", 1.0, "sigma of the metric laplacian.")
+    flags.DEFINE_string(
+        "form", "code", f"Form of reweighted_l2. Accepted: {', '.join(config_lib.FORMS)}."
+    )
+    flags.DEFINE_string(
+        "discretization",
+        "exact",
+        f"Of sobolev. Accepted: {', '.join(config_lib.DISCRETIZATIONS)}.",
+    )
+    flags.DEFINE_string(
+        "direction",
+        "output",
+        "Axis along which the metric is smooth. Accepted: output and input (channels), raster (the "
+        "whole tensor as one line).",
+    )
+    flags.DEFINE_string(
+        "layers", "conv", "Layers the metric acts in. Accepted: conv, all (dense layers too)."
+    )
+    flags.DEFINE_string(
+        "optimizer", None, f"Accepted: {', '.join(config_lib.OPTIMIZERS)}. {_PRESET_DEFAULT}"
+    )
+    flags.DEFINE_float("learning_rate", None, f"Learning rate. {_PRESET_DEFAULT}")
+    flags.DEFINE_float("momentum", None, f"Momentum of sgd. {_PRESET_DEFAULT}")
+    flags.DEFINE_float("weight_decay", None, f"Added as weight_decay * weights. {_PRESET_DEFAULT}")
+    flags.DEFINE_string(
+        "schedule",
+        None,
+        "Learning rate over time. Accepted: step (divided by --decay_factor every --decay_epochs), "
+        f"cosine (up over the first tenth, then down to zero). {_PRESET_DEFAULT}",
+    )
+    flags.DEFINE_float("decay_epochs", None, f"See --schedule. {_PRESET_DEFAULT}")
+    flags.DEFINE_float("decay_factor", None, f"See --schedule. {_PRESET_DEFAULT}")
+    flags.DEFINE_integer("batch_size", None, f"Examples per step. {_PRESET_DEFAULT}")
+    flags.DEFINE_float("epochs", None, f"Length; may be a fraction. {_PRESET_DEFAULT}")
+    flags.DEFINE_float(
+        "evaluate_every", None, f"Epochs between evaluations; may be a fraction. {_PRESET_DEFAULT}"
+    )
+    flags.DEFINE_integer("trials", 1, "Trials of each run, on the same seeds for all.")
+    flags.DEFINE_integer("seed", 0, "Seed of the first trial; the others follow it.")
+    flags.DEFINE_string(
+        "dataset",
+        "auto",
+        "auto takes the experiment's own dataset if it is prepared under --data_dir, else one that "
+        f"needs no download. Accepted: {', '.join(data.AVAILABLE)}.",
+    )
+    flags.DEFINE_string("data_dir", data.DEFAULT_DATA_DIR, "Where prepared datasets are.")
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        f"Folder for results, checkpoints and figures. Default: runs/{experiment}-DATE-TIME.",
+    )
+    flags.DEFINE_bool("resume", False, "Go on with the run that is in --workdir.")
+    flags.DEFINE_integer(
+        "checkpoint_every", None, "Steps between checkpoints, besides one after each evaluation."
+    )
+    flags.DEFINE_string(
+        "preset",
+        preset,
+        "Settings for the flags left out. Accepted: quick (minutes on two CPU cores), paper (the "
+        "paper's setting: hours on a GPU).",
+    )
+    flags.DEFINE_string(
+        "precision",
+        "float32",
+        f"What convolutions compute in. Accepted: {', '.join(config_lib.PRECISIONS)}.",
+    )
+
+
+def preset_values(presets: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The chosen preset's values, each replaced by its flag where that is given.
+
+    Args:
+      presets: values by the name of the preset; the keys are names of flags.
+    """
+    config_lib.one_of("preset", FLAGS.preset, tuple(presets))
+    return {
+        name: value if FLAGS[name].value is None else FLAGS[name].value
+        for name, value in presets[FLAGS.preset].items()
+    }
+
+
+def load_dataset(own: str, **options: Any) -> Dataset:
+    """The dataset that --dataset and --data_dir name; `own` is the experiment's."""
+    config_lib.one_of("dataset", FLAGS.dataset, data.AVAILABLE)
+    return data.load(FLAGS.dataset, FLAGS.data_dir, own=own, **options)
+
+
+def metric_settings() -> dict[str, Any]:
+    """The fields of a TrainConfig that are flags with a default of their own."""
+    names = "lam l2_weight sigma form discretization direction layers precision".split()
+    return {name: FLAGS[name].value for name in names}
+
+
+def train(
+    experiment: str,
+    runs: list[study.Run],
+    dataset: Dataset,
+    build: Callable[..., Any],
+) -> dict[str, Any]:
+    """Trains the runs on --trials seeds from --seed on, and prints the comparison table.
+
+    Returns:
+      summary.json as a dict.
+    """
+    config_lib.at_least("trials", FLAGS.trials, 1)
+    config_lib.at_least("seed", FLAGS.seed, 0)
+    if FLAGS.checkpoint_every is not None:
+        config_lib.at_least("checkpoint_every", FLAGS.checkpoint_every, 1)
+    if FLAGS.resume and FLAGS.workdir is None:
+        raise UserError("--resume: got no --workdir; accepted with the --workdir of an earlier run")
+    for run in runs:  # Before anything is written: the batch may not fit the data.
+        run.config.steps_per_epoch(len(dataset.train))
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    workdir = Workdir(
+        FLAGS.workdir or f"runs/{experiment}-{stamp}",
+        {
+            "experiment": experiment,
+            "seed": FLAGS.seed,
+            "trials": FLAGS.trials,
+            "runs": {run.name: run.config.to_json() for run in runs},
+        },
+        resume=FLAGS.resume,
+        record={"provenance": dataset.provenance, "environment": environment.describe()},
+    )
+    print(f"results, checkpoints and figures: {workdir.path}", flush=True)
+    seeds = range(FLAGS.seed, FLAGS.seed + FLAGS.trials)
+    policy = CheckpointPolicy(steps=FLAGS.checkpoint_every)
+    summary = study.run_study(runs, list(seeds), dataset, build, workdir, policy)
+    print(f"\n{statistics.table(summary)}\n\nin {workdir.path}:")
+    print("  " + "  ".join(sorted(p.name for p in workdir.path.iterdir() if p.is_file())))
+    failed = study.failures(summary)
+    if failed:
+        raise NonFiniteLossError(f"{len(failed)} trials did not end: {'; '.join(failed)}")
+    return summary
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Parses the flags and calls `main`; the user's errors become one line and exit code 1 or 2."""
+
+    def guarded(argv: list[str]) -> None:
+        if not FLAGS["verbosity"].present:  # Libraries tell of every file; --verbosity=0 shows it.
+            logging.set_verbosity(logging.ERROR)
+        try:
+            if len(argv) > 1:
+                raise UserError(f"unexpected argument {argv[1]!r}; flags are --name=value")
+            main()
+        except (UserError, DatasetNotPrepared) as error:
+            _fail(str(error), 2)
+        except NonFiniteLossError as error:
+            _fail(str(error), 1)
+        except Exception as error:
+            if not is_disk_full(error):
+                raise
+            where = pathlib.Path(FLAGS.workdir or "runs").absolute()
+            _fail(
+                f"--workdir: no space left on the disk of {where}; what is complete there is kept. "
+                "Free some space, or move the folder, and run again with --workdir and --resume",
+                1,
+            )
+
+    app.run(guarded)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    # Libraries' threads have nothing more to write, and may be stuck on a full disk.
+    sys.stdout.flush()
+    os._exit(code)

@@ -1,0 +1,68 @@
+"""From a configuration to an optax optimizer with its metric in front."""
+
+from __future__ import annotations
+
+import optax
+
+import channel_grad
+from experiments.training.config import TrainConfig
+
+# The part of training over which the "cosine" schedule rises.
+WARMUP = 0.1
+
+
+def learning_rate(config: TrainConfig, steps: int, steps_per_epoch: int) -> optax.Schedule:
+    """The learning rate at each step."""
+    if config.schedule == "cosine":
+        return optax.warmup_cosine_decay_schedule(
+            init_value=0.0,
+            peak_value=config.learning_rate,
+            warmup_steps=max(1, round(WARMUP * steps)),
+            decay_steps=max(2, steps),
+        )
+    return optax.exponential_decay(
+        config.learning_rate,
+        transition_steps=max(1, round(config.decay_epochs * steps_per_epoch)),
+        decay_rate=1 / config.decay_factor,
+        staircase=True,
+    )
+
+
+def metric_transform(config: TrainConfig) -> optax.GradientTransformation:
+    """The gradient under the configuration's metric, direction and layers."""
+    if config.metric == "l2":
+        return optax.identity()
+    metric = {
+        "reweighted_l2": lambda: channel_grad.ReweightedL2(config.lam, config.form),
+        "sobolev": lambda: channel_grad.Sobolev(
+            config.lam, config.l2_weight, config.discretization
+        ),
+        "laplacian": lambda: channel_grad.LaplacianSmoothing(sigma=config.sigma),
+    }[config.metric]()
+    return channel_grad.scale_by_metric(metric, axes=axes(config.direction, config.layers))
+
+
+def axes(direction: str, layers: str):
+    """The axis specification for --direction and --layers, for Flax Linen kernels."""
+    if (direction, layers) == ("output", "conv"):
+        return channel_grad.output_axes
+    if (direction, layers) == ("output", "all"):
+        return channel_grad.all_kernels
+    selected = channel_grad.output_axes if layers == "conv" else channel_grad.all_kernels
+    along = channel_grad.input_axes if direction == "input" else channel_grad.raster
+    return lambda path, leaf: None if selected(path, leaf) is None else along(path, leaf)
+
+
+def make_optimizer(
+    config: TrainConfig, steps: int, steps_per_epoch: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Metric, then weight decay, then SGD with momentum or Adam; and its learning rate."""
+    schedule = learning_rate(config, steps, steps_per_epoch)
+    if config.optimizer == "sgd":
+        base = optax.sgd(schedule, momentum=config.momentum or None)
+    else:
+        base = optax.adam(schedule)
+    chain = [metric_transform(config)]
+    if config.weight_decay:
+        chain.append(optax.add_decayed_weights(config.weight_decay))
+    return optax.chain(*chain, base), schedule

@@ -1,0 +1,73 @@
+"""From stored bytes to what a network sees: normalisation, and augmentation of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.data.dataset import Split
+
+# Enough examples for the mean and deviation of a channel; a set on the disk is not read whole.
+SAMPLED_FOR_STATISTICS = 10_000
+
+
+def channel_statistics(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel, (C,) float32, of pixels scaled to [0, 1].
+
+    Taken over all examples, or over evenly spaced ones where there are more than
+    `SAMPLED_FOR_STATISTICS`.
+    """
+    chosen = np.unique(np.linspace(0, len(split) - 1, SAMPLED_FOR_STATISTICS).round().astype(int))
+    total = square = 0.0
+    count = 0
+    for part in np.array_split(chosen, max(1, len(chosen) // 250)):
+        pixels = split.examples[part].reshape(-1, split.examples.shape[-1]).astype(np.float64) / 255
+        total, square = total + pixels.sum(axis=0), square + np.square(pixels).sum(axis=0)
+        count += len(pixels)
+    mean = total / count
+    deviation = np.sqrt(np.maximum(square / count - mean**2, 0.0))
+    return mean.astype(np.float32), np.maximum(deviation, 1e-3).astype(np.float32)
+
+
+def normalizer(split: Split) -> Callable[[jax.Array], jax.Array]:
+    """A function from uint8 examples to float32, each channel with mean 0 and deviation 1."""
+    mean, deviation = channel_statistics(split)
+
+    def normalize(examples: jax.Array) -> jax.Array:
+        return (examples.astype(jnp.float32) / 255 - mean) / deviation
+
+    return normalize
+
+
+def random_crop_and_flip(
+    pad: int = 4, flip: bool = True
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Augmentation of He et al.: pad with black, crop at random, flip half of the images.
+
+    Args:
+      pad: pixels added on each side.
+      flip: whether to flip left and right; not for digits.
+
+    Returns:
+      (key, uint8 images (N, H, W, C)) -> uint8 images of the same shape.
+    """
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        crop_key, flip_key = jax.random.split(key)
+        count, *size = images.shape
+        padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+        corners = jax.random.randint(crop_key, (count, 2), 0, 2 * pad + 1)
+
+        def crop(image, corner):
+            return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), size)
+
+        cropped = jax.vmap(crop)(padded, corners)
+        if not flip:
+            return cropped
+        mirrored = jax.random.bernoulli(flip_key, 0.5, (count, 1, 1, 1))
+        return jnp.where(mirrored, cropped[:, :, ::-1], cropped)
+
+    return augment
