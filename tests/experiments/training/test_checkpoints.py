@@ -1,0 +1,86 @@
+"""Checkpoints: what was saved comes back to the bit, and damage is noticed."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments.training.checkpoints import Checkpoints
+from experiments.training.steps import Running, TrainState
+
+
+def state(value):
+    params = {"conv": {"kernel": jnp.full((3, 3, 2, 4), value)}, "b": jnp.float32(value)}
+    optimizer = optax.chain(optax.identity(), optax.sgd(0.1, momentum=0.9))
+    return TrainState(
+        step=jnp.int32(value),
+        params=params,
+        collections={"batch_stats": {"mean": jnp.linspace(0, value, 7)}},
+        opt_state=optimizer.init(params),
+        running=Running.zero(),
+        norms=jnp.array([value, jnp.nan, jnp.inf]),
+    )
+
+
+def assert_same_bits(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
+        assert np.asarray(x).dtype == np.asarray(y).dtype
+
+
+def test_round_trip_and_two_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "c")
+    assert checkpoints.restore(state(0.0)) is None
+    for step in (10, 20, 30):
+        checkpoints.save(step, state(float(step)), best={"step": step})
+    assert checkpoints.steps() == [20, 30]
+    restored, extra = checkpoints.restore(state(0.0))
+    assert_same_bits(restored, state(30.0))
+    assert extra == {"best": {"step": 30}}
+    checkpoints.discard()
+    assert checkpoints.steps() == []
+
+
+def flip_a_byte(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def largest(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: flip_a_byte(largest(folder / "state")),
+        lambda folder: os.truncate(largest(folder / "state"), 10),
+        lambda folder: [p.unlink() for p in (folder / "extra").rglob("*") if p.is_file()],
+    ],
+    ids=["flipped byte", "truncated", "missing file"],
+)
+def test_corrupt_checkpoint_falls_back_and_says_so(tmp_path, damage):
+    said = []
+    checkpoints = Checkpoints(tmp_path / "c", said.append)
+    checkpoints.save(1, state(1.0))
+    checkpoints.save(2, state(2.0))
+    damage(tmp_path / "c" / "2")
+    restored, _ = checkpoints.restore(state(0.0))
+    assert_same_bits(restored, state(1.0))
+    assert len(said) == 1 and "corrupt" in said[0] and str(tmp_path / "c" / "2") in said[0]
+    checkpoints.save(2, state(5.0))  # The place is free again.
+    assert_same_bits(checkpoints.restore(state(0.0))[0], state(5.0))
+
+
+def test_a_checkpoint_of_another_model_is_not_taken(tmp_path):
+    said = []
+    checkpoints = Checkpoints(tmp_path / "c", said.append)
+    checkpoints.save(1, state(1.0))
+    other = state(1.0).replace(params={"dense": jnp.zeros(3)})
+    assert checkpoints.restore(other) is None
+    assert len(said) == 1
