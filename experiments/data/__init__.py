@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from experiments.data import digits
+from experiments.data import digits, images
 from experiments.data.dataset import Dataset, DatasetNotPrepared, Split
 
 DEFAULT_DATA_DIR = "~/tensorflow_datasets"  # TFDS's own, so what a user has prepared is found
@@ -73,9 +73,9 @@ def load(
         raise ValueError(f"{', '.join(unknown)}: not an option of {name}; accepted are {accepted}")
     if name == "digits":
         return digits.load(**options)
-    raise DatasetNotPrepared(
-        f"dataset {name!r} is not prepared under {data_dir}; run: {prepare_command(name, data_dir)}"
-    )
+    if name in images.NAMES:
+        return images.load(name, data_dir, prepare_command(name, data_dir))
+    raise NotImplementedError(name)
 
 
 def prepare_command(name: str, data_dir: str) -> str:
@@ -85,7 +85,7 @@ def prepare_command(name: str, data_dir: str) -> str:
 
 
 def _is_prepared(name: str, data_dir: str) -> bool:
-    return False
+    return name in images.NAMES and images.is_prepared(name, data_dir)
 
 
 def _notice(name: str, own: str, data_dir: str) -> str:
