@@ -123,6 +123,15 @@ def load_dataset(own: str, **options: Any) -> Dataset:
     return data.load(FLAGS.dataset, FLAGS.data_dir, own=own, **options)
 
 
+def metrics() -> list[str]:
+    """The metrics of --metric, each once."""
+    for name in FLAGS.metric:
+        config_lib.one_of("metric", name, config_lib.METRICS)
+        if FLAGS.metric.count(name) > 1:
+            raise UserError(f"--metric: got {name} twice; accepted is each metric once")
+    return FLAGS.metric
+
+
 def metric_settings() -> dict[str, Any]:
     """The fields of a TrainConfig that are flags with a default of their own."""
     names = "lam l2_weight sigma form discretization direction layers precision".split()
@@ -149,8 +158,9 @@ def train(
     for run in runs:  # Before anything is written: the batch may not fit the data.
         run.config.steps_per_epoch(len(dataset.train))
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    FLAGS.workdir = FLAGS.workdir or f"runs/{experiment}-{stamp}"
     workdir = Workdir(
-        FLAGS.workdir or f"runs/{experiment}-{stamp}",
+        FLAGS.workdir,
         {
             "experiment": experiment,
             "seed": FLAGS.seed,
@@ -176,8 +186,8 @@ def run(main: Callable[[], Any]) -> None:
     """Parses the flags and calls `main`; the user's errors become one line and exit code 1 or 2."""
 
     def guarded(argv: list[str]) -> None:
-        if not FLAGS["verbosity"].present:  # Libraries tell of every file; --verbosity=0 shows it.
-            logging.set_verbosity(logging.ERROR)
+        if not FLAGS["verbosity"].present:  # Orbax tells of every file; --verbosity=0 shows it.
+            logging.set_verbosity(logging.FATAL)
         try:
             if len(argv) > 1:
                 raise UserError(f"unexpected argument {argv[1]!r}; flags are --name=value")
@@ -189,7 +199,7 @@ def run(main: Callable[[], Any]) -> None:
         except Exception as error:
             if not is_disk_full(error):
                 raise
-            where = pathlib.Path(FLAGS.workdir or "runs").absolute()
+            where = pathlib.Path(FLAGS.workdir).absolute()
             _fail(
                 f"--workdir: no space left on the disk of {where}; what is complete there is kept. "
                 "Free some space, or move the folder, and run again with --workdir and --resume",

@@ -104,7 +104,7 @@ class TrainConfig:
         return max(1, round(self.epochs * self.steps_per_epoch(examples)))
 
     def steps_between_evaluations(self, examples: int) -> int:
-        return max(1, round(self.evaluate_every * self.steps_per_epoch(examples)))
+        return max(1, math.ceil(self.evaluate_every * self.steps_per_epoch(examples) - 1e-6))
 
 
 def one_of(flag: str, value: str, accepted: tuple[str, ...]) -> None:

@@ -110,7 +110,7 @@ def make_train_step(
         )
         updates, opt_state = problem.optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        norms = [optax.global_norm(tree) for tree in (gradient, state.params, updates)]
+        norms = [optax.tree.norm(tree) for tree in (gradient, state.params, updates)]
         return TrainState(
             step=state.step + 1,
             params=params,

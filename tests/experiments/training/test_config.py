@@ -53,5 +53,5 @@ def test_fractional_epochs():
     config = TrainConfig(**GOOD, batch_size=10, epochs=1.5, evaluate_every=0.25)
     assert config.steps_per_epoch(105) == 10
     assert config.total_steps(105) == 15
-    assert config.steps_between_evaluations(105) == 2
+    assert config.steps_between_evaluations(105) == 3
     assert TrainConfig(**GOOD, batch_size=10, epochs=1e-9).total_steps(105) == 1

@@ -38,9 +38,9 @@ def test_interval_covers_the_truth_as_often_as_it_says():
     hits = 0
     for _ in range(400):
         before, noise = rng.normal(0.8, 0.05, 6), rng.normal(0.01, 0.02, 6)
-        low, high = statistics.paired(
-            dict(enumerate(before)), dict(enumerate(before + noise))
-        )["interval"]
+        low, high = statistics.paired(dict(enumerate(before)), dict(enumerate(before + noise)))[
+            "interval"
+        ]
         hits += low <= 0.01 <= high
     # 95 % of 400, within four binomial deviations.
     assert abs(hits - 380) <= 4 * math.sqrt(400 * 0.95 * 0.05)

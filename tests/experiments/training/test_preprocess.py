@@ -1,0 +1,46 @@
+"""Normalisation and augmentation, checked pixel by pixel."""
+
+import jax
+import numpy as np
+
+from experiments.data.dataset import Split
+from experiments.training.preprocess import channel_statistics, normalizer, random_crop_and_flip
+
+
+def test_normalized_channels_have_mean_zero_and_deviation_one():
+    rng = np.random.default_rng(0)
+    examples = np.stack(
+        [rng.integers(0, 256, (40, 8, 8)), rng.integers(100, 120, (40, 8, 8))], axis=-1
+    ).astype(np.uint8)
+    split = Split(examples, np.zeros(40, np.int32))
+    normalized = np.asarray(normalizer(split)(examples), np.float64)
+    np.testing.assert_allclose(normalized.mean(axis=(0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(normalized.std(axis=(0, 1, 2)), 1, atol=1e-5)
+
+
+def test_a_constant_channel_does_not_divide_by_zero():
+    split = Split(np.full((3, 2, 2, 1), 7, np.uint8), np.zeros(3, np.int32))
+    mean, deviation = channel_statistics(split)
+    np.testing.assert_allclose(mean, 7 / 255, rtol=1e-6)
+    assert deviation > 0
+    np.testing.assert_allclose(normalizer(split)(split.examples), 0, atol=1e-4)
+
+
+def test_crops_are_windows_of_the_padded_image_and_half_are_flipped():
+    # Every pixel is its own number, so a crop tells where it came from.
+    image = (1 + np.arange(8 * 8)).reshape(8, 8, 1).astype(np.uint8)
+    images = np.repeat(image[None], 400, axis=0)
+    padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
+    windows = {}
+    for y in range(9):
+        for x in range(9):
+            window = padded[y : y + 8, x : x + 8]
+            windows[window.tobytes()] = (y, x, False)
+            windows[window[:, ::-1].tobytes()] = (y, x, True)
+    out = np.asarray(jax.jit(random_crop_and_flip())(jax.random.key(0), images))
+    assert out.dtype == np.uint8 and out.shape == images.shape
+    drawn = [windows[o.tobytes()] for o in out]
+    assert {d[0] for d in drawn} == set(range(9)) == {d[1] for d in drawn}
+    assert 140 <= sum(d[2] for d in drawn) <= 260  # six deviations of a fair coin
+    unflipped = np.asarray(random_crop_and_flip(flip=False)(jax.random.key(0), images))
+    assert not any(windows[o.tobytes()][2] for o in unflipped)
