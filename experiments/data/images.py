@@ -9,7 +9,7 @@ from experiments.data.dataset import Dataset, DatasetNotPrepared
 
 NAMES = tuple(registry.PACKAGES)
 _MIRROR_SYMMETRIC = {"cifar10": True, "mnist": False, "fashion_mnist": True}
-_BYTES_ON_DISK = 600_000_000  # more than any of them needs while it is prepared
+_SPACE = 5  # times the package's size is enough for the package and for what is stored
 
 
 def is_prepared(name: str, data_dir: str) -> bool:
@@ -77,7 +77,7 @@ def prepare(name: str, data_dir: str, archive: str | None = None) -> pathlib.Pat
     if place.exists() and store.damage(place) is None:
         return place
     with store.staging(data_dir, stored) as folder:
-        store.require_space(folder, _BYTES_ON_DISK)
+        store.require_space(folder, _SPACE * package.megabytes * 10**6)
         if archive is None:
             fetched = folder / "package"
             fetched.mkdir()

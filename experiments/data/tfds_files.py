@@ -193,7 +193,7 @@ def quiet() -> Iterator[None]:
 
     tfds.disable_progress_bar()
     verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.WARNING)
+    logging.set_verbosity(logging.ERROR)
     try:
         with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
             yield

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from experiments.data import digits
+
+
+def test_the_split_is_fixed_stratified_and_whole():
+    dataset = digits.load()
+    assert dataset.train.examples.shape == (1437, 32, 32, 3)
+    assert dataset.test.examples.shape == (360, 32, 32, 3)
+    assert not dataset.mirror_symmetric
+    train, test = np.bincount(dataset.train.labels), np.bincount(dataset.test.labels)
+    assert np.all(np.abs(test - (train + test) * 360 / 1797) < 1)  # a share, up to rounding
+
+    again = digits.load()
+    np.testing.assert_array_equal(dataset.train.examples, again.train.examples)
+    np.testing.assert_array_equal(dataset.test.labels, again.test.labels)
+
+
+def test_every_scan_is_in_exactly_one_split():
+    scans, labels = digits.scans()
+    size8 = digits.load(size=8)  # at their own size the scans come through unchanged
+    expected = sorted(
+        (np.rint(255 * scan).astype(np.uint8).tobytes(), label)
+        for scan, label in zip(scans, labels, strict=True)
+    )
+    found = sorted(
+        (image[..., 0].tobytes(), label)
+        for part in size8.splits().values()
+        for image, label in zip(part.examples, part.labels, strict=True)
+    )
+    assert found == expected
+
+
+def test_scaling_neither_shifts_nor_dims():
+    scans = digits.scans()[0][:200]
+    scaled = digits.upsample(scans, 32).astype(int)
+    for axis in (1, 2):  # a shift by any part of a pixel would not commute with a flip
+        flipped = np.flip(digits.upsample(np.flip(scans, axis), 32), axis).astype(int)
+        assert np.abs(scaled - flipped).max() <= 1
+    np.testing.assert_allclose(scaled.mean() / 255, scans.mean(), rtol=0.05)
+
+
+def test_a_size_below_the_scans_is_refused():
+    with pytest.raises(ValueError, match="size: got 7; accepted are sizes of 8"):
+        digits.load(size=7)
