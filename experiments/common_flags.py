@@ -26,8 +26,8 @@ FLAGS = flags.FLAGS
 _PRESET_DEFAULT = "Default: from --preset."
 
 
-def define(experiment: str, preset: str = "quick") -> None:
-    """Defines the shared flags for the binary `experiment`."""
+def define(experiment: str, without: tuple[str, ...] = ()) -> None:
+    """Defines the shared flags for the binary `experiment`, except those in `without`."""
     flags.DEFINE_list(
         "metric",
         ["l2"],
@@ -59,7 +59,10 @@ def define(experiment: str, preset: str = "quick") -> None:
     )
     flags.DEFINE_float("learning_rate", None, f"Learning rate. {_PRESET_DEFAULT}")
     flags.DEFINE_float("momentum", None, f"Momentum of sgd. {_PRESET_DEFAULT}")
-    flags.DEFINE_float("weight_decay", None, f"Added as weight_decay * weights. {_PRESET_DEFAULT}")
+    if "weight_decay" not in without:
+        flags.DEFINE_float(
+            "weight_decay", None, f"Added as weight_decay * weights. {_PRESET_DEFAULT}"
+        )
     flags.DEFINE_string(
         "schedule",
         None,
@@ -93,7 +96,7 @@ def define(experiment: str, preset: str = "quick") -> None:
     )
     flags.DEFINE_string(
         "preset",
-        preset,
+        "quick",
         "Settings for the flags left out. Accepted: quick (minutes on two CPU cores), paper (the "
         "paper's setting: hours on a GPU).",
     )
@@ -180,6 +183,11 @@ def train(
     if failed:
         raise NonFiniteLossError(f"{len(failed)} trials did not end: {'; '.join(failed)}")
     return summary
+
+
+def workdir_path() -> pathlib.Path:
+    """Where `train` left its results."""
+    return pathlib.Path(FLAGS.workdir).expanduser().absolute()
 
 
 def run(main: Callable[[], Any]) -> None:

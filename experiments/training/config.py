@@ -35,6 +35,7 @@ class TrainConfig:
       learning_rate: at the start (at the end of the warm-up for "cosine").
       schedule: "step" divides by decay_factor every decay_epochs; "cosine" rises over the first
         tenth of training and falls to zero.
+      momentum_step: added to the momentum after each epoch, up to momentum_max.
       weight_decay: added to the gradient as weight_decay * parameter, after the metric.
       batch_size: examples per step; an epoch drops the incomplete batch at its end.
       epochs: may be a fraction.
@@ -55,6 +56,8 @@ class TrainConfig:
     optimizer: str = "sgd"
     learning_rate: float = 0.1
     momentum: float = 0.9
+    momentum_step: float = 0.0
+    momentum_max: float = 0.9
     schedule: str = "step"
     decay_epochs: float = 40.0
     decay_factor: float = 10.0
@@ -82,6 +85,9 @@ class TrainConfig:
         at_least("weight_decay", self.weight_decay, 0.0)
         if not 0.0 <= self.momentum < 1.0:
             raise UserError(f"--momentum: got {self.momentum}; accepted is 0 <= momentum < 1")
+        at_least("momentum_step", self.momentum_step, 0.0)
+        if not 0.0 <= self.momentum_max < 1.0:
+            raise UserError(f"--momentum_max: got {self.momentum_max}; accepted is 0 <= it < 1")
         above("decay_epochs", self.decay_epochs, 0.0)
         above("decay_factor", self.decay_factor, 0.0)
         at_least("batch_size", self.batch_size, 1)

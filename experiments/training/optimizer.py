@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import optax
 
 import channel_grad
@@ -59,10 +60,23 @@ def make_optimizer(
     """Metric, then weight decay, then SGD with momentum or Adam; and its learning rate."""
     schedule = learning_rate(config, steps, steps_per_epoch)
     if config.optimizer == "sgd":
-        base = optax.sgd(schedule, momentum=config.momentum or None)
+        base = _sgd(config, schedule, steps_per_epoch)
     else:
         base = optax.adam(schedule)
     chain = [metric_transform(config)]
     if config.weight_decay:
         chain.append(optax.add_decayed_weights(config.weight_decay))
     return optax.chain(*chain, base), schedule
+
+
+def _sgd(
+    config: TrainConfig, schedule: optax.Schedule, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    if not config.momentum_step:
+        return optax.sgd(schedule, momentum=config.momentum or None)
+
+    def momentum(step):
+        risen = config.momentum + config.momentum_step * (step // steps_per_epoch)
+        return jnp.minimum(risen, max(config.momentum, config.momentum_max))
+
+    return optax.inject_hyperparams(optax.sgd)(learning_rate=schedule, momentum=momentum)

@@ -1,0 +1,79 @@
+"""Sweeps, random search and the conclusions drawn from them."""
+
+import numpy as np
+import pytest
+
+from experiments.errors import UserError
+from experiments.training import sweep
+from experiments.training.config import TrainConfig
+
+BASE = TrainConfig(dataset="digits", model="m", weight_decay=0.5, learning_rate=0.1)
+
+
+def test_sweep_is_the_baseline_and_one_run_for_each_other_value():
+    parsed = sweep.parse_sweep("weight_decay:0,1e-1,0.5,0.1", ("weight_decay",))
+    assert parsed == ("weight_decay", [0.0, 0.1, 0.5])
+    runs = sweep.sweep_runs(BASE, [parsed, ("learning_rate", [1.0])])
+    assert [(r.name, r.config.weight_decay, r.config.learning_rate) for r in runs] == [
+        ("baseline", 0.5, 0.1),
+        ("weight_decay=0", 0.0, 0.1),
+        ("weight_decay=0.1", 0.1, 0.1),
+        ("learning_rate=1", 0.5, 1.0),
+    ]
+
+
+@pytest.mark.parametrize("text", ["weight_decay", "depth:1,2", "weight_decay:a", "weight_decay:"])
+def test_bad_sweep(text):
+    with pytest.raises(UserError, match="^--sweep: got .*accepted"):
+        sweep.parse_sweep(text, ("weight_decay",))
+
+
+def test_random_search_is_log_uniform_within_its_ranges_and_repeats():
+    runs = sweep.random_runs(BASE, {"weight_decay": (1e-4, 1e0)}, 400, seed=3)
+    logs = np.log10([r.config.weight_decay for r in runs])
+    assert logs.min() >= -4.01 and logs.max() <= 0.01
+    # Each quarter of the logarithmic range gets a quarter of the draws, within five deviations.
+    counts = np.histogram(logs, bins=[-4.01, -3, -2, -1, 0.01])[0]
+    assert np.all(np.abs(counts - 100) < 5 * np.sqrt(75))
+    again = sweep.random_runs(BASE, {"weight_decay": (1e-4, 1e0)}, 400, seed=3)
+    assert runs == again
+    assert {r.config.learning_rate for r in runs} == {0.1}
+
+
+def run(name, validation, test, train):
+    trials = [
+        {
+            "seed": seed,
+            "best": {"validation_accuracy": v, "test_accuracy": t},
+            "train_accuracy": a,
+            "validation_accuracy": v - 0.1,
+        }
+        for seed, (v, t, a) in enumerate(zip(validation, test, train, strict=True))
+    ]
+    return {"name": name, "trials": trials}
+
+
+def test_conclusions_choose_by_validation_and_report_test():
+    runs = [
+        run("baseline", [0.5, 0.6], [0.50, 0.52], [1.0, 1.0]),
+        run("a=1", [0.7, 0.7], [0.53, 0.57], [0.9, 0.9]),
+        run("a=2", [0.6, 0.6], [0.99, 0.99], [0.9, 0.9]),  # Better on test, but not chosen.
+        run("b=1", [0.1, 0.2], [0.90, 0.90], [0.9, 0.9]),  # Worse than none at all.
+    ]
+    none, a, b = sweep.conclusions(runs)
+    assert (none["chosen"], a["chosen"], b["chosen"]) == ("baseline", "a=1", "baseline")
+    assert a["test"]["mean"] == pytest.approx(0.55)
+    assert a["test"]["difference"] == pytest.approx(0.04)
+    # Gaps: baseline 1.0 - (0.4, 0.5), a=1 0.9 - 0.6.
+    assert none["gap"]["mean"] == pytest.approx(0.55)
+    assert a["gap"]["difference"] == pytest.approx(-0.25)
+    low, high = a["gap"]["interval"]
+    # Differences -0.3 and -0.2: mean -0.25, standard error 0.05, t(0.975, 1) = 12.7062.
+    assert (low, high) == (pytest.approx(-0.25 - 0.63531), pytest.approx(-0.25 + 0.63531))
+    assert "+4.00" in sweep.conclusions_table([none, a, b])
+
+
+def test_a_failed_trial_is_left_out():
+    failed = run("a=1", [0.5], [0.5], [0.5])
+    failed["trials"].append({"seed": 1, "error": "nan", "test_accuracy": None})
+    assert sweep.accuracies(failed, "test") == [0.5]
