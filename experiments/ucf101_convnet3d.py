@@ -100,8 +100,16 @@ QUICK_CLIPS = 12_000
 
 @dataclasses.dataclass(frozen=True)
 class VideoConfig(TrainConfig):
-    """A TrainConfig and the regularizers of the paper; weight_decay is 2 * l2_strength."""
+    """A TrainConfig and the regularizers of the paper; weight_decay is 2 * l2_strength.
 
+    Attributes:
+      clip_size: height and width of the clips.
+      train_examples: training clips learnt from.
+      optflow_strength, l2_strength, dropout, alpha, channels: see the flags.
+    """
+
+    clip_size: int = 32
+    train_examples: int = 0
     optflow_strength: float = 0.0
     l2_strength: float = 1e-3
     dropout: float = 0.2
@@ -197,6 +205,8 @@ def main() -> None:
     baseline = VideoConfig(
         dataset=dataset.name,
         model="convnet3d",
+        clip_size=dataset.example_shape[1],
+        train_examples=len(dataset.train),
         metric=common_flags.metrics()[0],
         optflow_strength=OPTFLOW.value,
         alpha=ALPHA.value,

@@ -113,6 +113,19 @@ class Checkpoints:
         )
 
 
+def read_latest(directory: pathlib.Path) -> dict[str, Any]:
+    """The state in the newest checkpoint of a folder, as nested dicts of arrays.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    steps = Checkpoints(directory).steps() if directory.is_dir() else []
+    if not steps:
+        raise FileNotFoundError(f"no checkpoint in {directory}")
+    with ocp.StandardCheckpointer() as checkpointer:
+        return jax.device_get(checkpointer.restore(directory.absolute() / str(steps[-1]) / "state"))
+
+
 def digest(tree: Any) -> str:
     """SHA-256 over paths, dtypes, shapes and bytes of all leaves."""
     total = hashlib.sha256()
