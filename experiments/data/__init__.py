@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from experiments.data import digits, images
+from experiments.data import digits, images, moving_digits
 from experiments.data.dataset import Dataset, DatasetNotPrepared, Split
 
 DEFAULT_DATA_DIR = "~/tensorflow_datasets"  # TFDS's own, so what a user has prepared is found
@@ -73,6 +73,8 @@ def load(
         raise ValueError(f"{', '.join(unknown)}: not an option of {name}; accepted are {accepted}")
     if name == "digits":
         return digits.load(**options)
+    if name == "moving_digits":
+        return moving_digits.load(seed=seed, **options)
     if name in images.NAMES:
         return images.load(name, data_dir, prepare_command(name, data_dir))
     raise NotImplementedError(name)
