@@ -43,15 +43,23 @@ def metric_transform(config: TrainConfig) -> optax.GradientTransformation:
     return channel_grad.scale_by_metric(metric, axes=axes(config.direction, config.layers))
 
 
-def axes(direction: str, layers: str):
+def axes(direction: str, layers: str) -> channel_grad.AxisSpec:
     """The axis specification for --direction and --layers, for Flax Linen kernels."""
-    if (direction, layers) == ("output", "conv"):
-        return channel_grad.output_axes
-    if (direction, layers) == ("output", "all"):
-        return channel_grad.all_kernels
-    selected = channel_grad.output_axes if layers == "conv" else channel_grad.all_kernels
-    along = channel_grad.input_axes if direction == "input" else channel_grad.raster
-    return lambda path, leaf: None if selected(path, leaf) is None else along(path, leaf)
+    if layers == "conv":
+        presets = {
+            "output": channel_grad.output_axes,
+            "input": channel_grad.input_axes,
+            "raster": channel_grad.raster,
+        }
+        return presets[direction]
+
+    def every_kernel(path, leaf):
+        if path[-1].key != "kernel":
+            return None
+        whole = (-1, -2, *range(leaf.ndim - 2))  # the order O, I, H, W
+        return {"output": -1, "input": -2, "raster": whole}[direction]
+
+    return channel_grad.AxisSpec(every_kernel)
 
 
 def make_optimizer(

@@ -15,7 +15,7 @@ import pytest
 HERE = pathlib.Path(__file__).resolve().parent
 # Two evaluations, 44 steps in an epoch, and checkpoints that fall between evaluations.
 FLAGS = (
-    "--dataset=digits --depth=8 --metric=l2 --epochs=0.6 --evaluate_every=0.3 --checkpoint_every=5"
+    "--dataset=digits --depth=8 --metric=sobolev --epochs=0.6 --evaluate_every=0.3 --checkpoint_every=5"
 ).split()
 
 
@@ -33,7 +33,7 @@ def run(workdir, kill="no", *more):
 
 def results(workdir):
     """The last checkpoint's arrays and the lines of metrics, without the times."""
-    folder = workdir / "checkpoints" / "l2" / "seed_0"
+    folder = workdir / "checkpoints" / "sobolev" / "seed_0"
     step = max(int(p.name) for p in folder.iterdir() if p.name.isdigit())
     with ocp.StandardCheckpointer() as checkpointer:
         tree = jax.device_get(checkpointer.restore(folder / str(step) / "state"))
