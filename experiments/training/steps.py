@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -60,20 +62,26 @@ def stream(seed: int | jax.Array, name: int) -> jax.Array:
 def initial_state(problem: Problem, seed: int) -> TrainState:
     """The state before the first step, the same for a seed whatever the metric."""
 
-    def initialise(key):
-        example = jnp.zeros((1, *problem.dataset.example_shape), jnp.float32)
-        variables = dict(problem.model.init(key, example, train=False))
-        params = variables.pop("params")
-        return TrainState(
-            step=jnp.int32(0),
-            params=params,
-            collections=variables,
-            opt_state=problem.optimizer.init(params),
-            running=Running.zero(),
-            norms=jnp.zeros(3, jnp.float32),
+    collections = dict(
+        _initial_variables(
+            problem.model, problem.dataset.example_shape, stream(seed, INITIALISATION)
         )
+    )
+    params = collections.pop("params")
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        collections=collections,
+        opt_state=problem.optimizer.init(params),
+        running=Running.zero(),
+        norms=jnp.zeros(3, jnp.float32),
+    )
 
-    return jax.jit(initialise)(stream(seed, INITIALISATION))
+
+# Compiled once for a model, whatever the runs and trials that use it.
+@partial(jax.jit, static_argnums=(0, 1))
+def _initial_variables(model: nn.Module, shape: tuple[int, ...], key: jax.Array) -> Any:
+    return model.init(key, jnp.zeros((1, *shape), jnp.float32), train=False)
 
 
 def make_train_step(

@@ -20,6 +20,7 @@ from experiments.training.config import TrainConfig
 from experiments.training.steps import initial_state
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+FAST = "--xla_backend_optimization_level=0"  # Compiling is most of the time.
 SMALL = ("--dataset=digits", "--depth=8", "--epochs=0.2", "--evaluate_every=0.1")
 
 
@@ -180,7 +181,7 @@ def test_a_full_disk_is_one_line_and_resuming_repairs_it(tmp_path):
         return subprocess.run(
             [sys.executable, str(ROOT / "tests/experiments/driver.py"), "cifar_resnet56", kill,
              *SMALL, f"--workdir={tmp_path}/w", *more],
-            cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+            cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": FAST}, capture_output=True, text=True,
         )  # fmt: skip
 
     full = run("full:3")
