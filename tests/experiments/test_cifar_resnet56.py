@@ -181,7 +181,8 @@ def test_a_full_disk_is_one_line_and_resuming_repairs_it(tmp_path):
         return subprocess.run(
             [sys.executable, str(ROOT / "tests/experiments/driver.py"), "cifar_resnet56", kill,
              *SMALL, f"--workdir={tmp_path}/w", *more],
-            cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": FAST}, capture_output=True, text=True,
+            cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": FAST},
+            capture_output=True, text=True,
         )  # fmt: skip
 
     full = run("full:3")

@@ -15,12 +15,19 @@ import pytest
 HERE = pathlib.Path(__file__).resolve().parent
 # Two evaluations, 44 steps in an epoch, and checkpoints that fall between evaluations.
 FLAGS = (
-    "--dataset=digits --depth=8 --metric=sobolev --epochs=0.6 --evaluate_every=0.3 --checkpoint_every=5"
-).split()
+    "--dataset=digits --depth=8 --metric=sobolev",
+    "--epochs=0.6 --evaluate_every=0.3 --checkpoint_every=5",
+)
 
 
 def run(workdir, kill="no", *more):
-    command = [sys.executable, str(HERE / "driver.py"), "cifar_resnet56", kill, *FLAGS]
+    command = [
+        sys.executable,
+        str(HERE / "driver.py"),
+        "cifar_resnet56",
+        kill,
+        *" ".join(FLAGS).split(),
+    ]
     return subprocess.run(
         [*command, f"--workdir={workdir}", *more],
         cwd=HERE.parents[1],
