@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from experiments.data import digits, images, moving_digits
+from experiments.data import digits, images, moving_digits, ucf101
 from experiments.data.dataset import Dataset, DatasetNotPrepared, Split
 
 DEFAULT_DATA_DIR = "~/tensorflow_datasets"  # TFDS's own, so what a user has prepared is found
@@ -22,6 +22,7 @@ _STAND_INS = {
 _OPTIONS = {
     "digits": ("size",),
     "moving_digits": ("size", "frames", "train", "validation", "test"),
+    "ucf101": ("classes",),
 }
 
 __all__ = ["AVAILABLE", "DEFAULT_DATA_DIR", "Dataset", "DatasetNotPrepared", "Split", "load"]
@@ -47,7 +48,8 @@ def load(
       notice: is called once under "auto", with a line that says which dataset was taken and how
         the real one is prepared.
       **options: of the source: `size` (digits); `size`, `frames`, `train`, `validation` and `test`
-        (moving_digits). Under "auto" those that the dataset taken does not know are left out.
+        (moving_digits); `classes` (ucf101). Under "auto" those that the dataset taken does not know
+        are left out.
 
     Returns:
       The dataset.
@@ -77,7 +79,7 @@ def load(
         return moving_digits.load(seed=seed, **options)
     if name in images.NAMES:
         return images.load(name, data_dir, prepare_command(name, data_dir))
-    raise NotImplementedError(name)
+    return ucf101.load(data_dir, prepare_command(name, data_dir), **options)
 
 
 def prepare_command(name: str, data_dir: str) -> str:
@@ -87,7 +89,9 @@ def prepare_command(name: str, data_dir: str) -> str:
 
 
 def _is_prepared(name: str, data_dir: str) -> bool:
-    return name in images.NAMES and images.is_prepared(name, data_dir)
+    if name == "ucf101":
+        return ucf101.is_prepared(data_dir)
+    return images.is_prepared(name, data_dir)
 
 
 def _notice(name: str, own: str, data_dir: str) -> str:

@@ -1,0 +1,302 @@
+"""From video files in the official naming to clips, whatever happens on the way."""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import av
+import numpy as np
+import pytest
+
+from experiments import data
+from experiments.data import DatasetNotPrepared, store, ucf101, ucf101_prepare
+
+CLASSES = ("ApplyEyeMakeup", "ApplyLipstick", "Archery")
+TRAIN_GROUPS, TEST_GROUPS = range(8, 14), range(1, 3)
+FRAMES = 24
+
+
+def gray(label, group, clip):
+    """The gray level of a video in these tests tells which it is."""
+    return 20 + 80 * label + 5 * (group - 1) + 2 * clip
+
+
+def write(path, level, frames=FRAMES):
+    """A video of one gray level, whose right half gets brighter with every frame."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        stream.bit_rate = 1_000_000
+        for index in range(frames):
+            frame = np.full((240, 320, 3), level, np.uint8)
+            frame[:, 160:] = 8 * index
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """Three classes of six training groups and two test groups; a group has one video or two."""
+    root = tmp_path_factory.mktemp("official")
+    lists = root / "ucfTrainTestlist"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("".join(f"{i} {n}\n" for i, n in enumerate(CLASSES, 1)))
+    train, test = [], []
+    for label, name in enumerate(CLASSES):
+        (root / "UCF-101" / name).mkdir(parents=True)
+        for group in (*TEST_GROUPS, *TRAIN_GROUPS):
+            for clip in range(1, 2 + group % 2):
+                video = f"{name}/v_{name}_g{group:02d}_c{clip:02d}.avi"
+                write(root / "UCF-101" / video, gray(label, group, clip))
+                if group in TRAIN_GROUPS:
+                    train.append(f"{video} {label + 1}")
+                else:
+                    test.append(video)
+    (lists / "trainlist01.txt").write_text("\n".join(train) + "\n")
+    (lists / "testlist01.txt").write_text("\n".join(test) + "\n")
+    return root
+
+
+@pytest.fixture
+def source(original, tmp_path):
+    """A copy that a test may damage."""
+    return shutil.copytree(original, tmp_path / "official")
+
+
+def prepare(source, data_dir, classes=2, **options):
+    return ucf101_prepare.prepare(str(source), str(data_dir), classes, workers=1, **options)
+
+
+def load(data_dir, **options):
+    return data.load("ucf101", str(data_dir), own="ucf101", **options)
+
+
+@pytest.fixture(scope="module")
+def prepared(original, tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp("prepared")
+    report = ucf101_prepare.prepare(str(original), str(data_dir), classes=2, workers=2)
+    assert report.skipped == {}
+    return data_dir
+
+
+def levels(split):
+    """The gray level of the left half of each clip, which names the video."""
+    return [round(float(clip[:, :, :50].mean())) for clip in split.examples]
+
+
+def test_clips_labels_and_splits_are_those_of_the_lists(prepared):
+    dataset = load(prepared)
+    assert dataset.class_names == CLASSES[:2]
+    assert dataset.mirror_symmetric
+    # Of six groups one is held out: the last, 13, which has two videos.
+    groups = {"train": range(8, 13), "validation": [13], "test": TEST_GROUPS}
+    for name, split in dataset.splits().items():
+        videos = [
+            (label, group, clip)
+            for label in range(2)
+            for group in groups[name]
+            for clip in range(1, 2 + group % 2)
+        ]
+        assert split.examples.shape == (4 * len(videos), 16, 112, 112, 3)
+        assert isinstance(split.examples, np.memmap)
+        np.testing.assert_array_equal(split.labels, np.repeat([v[0] for v in videos], 4))
+        expected = np.repeat([gray(*video) for video in videos], 4)
+        assert np.all(np.abs(np.array(levels(split)) - expected) <= 1)
+        # 4 clips of 16 of the 24 frames begin at 0, 3, 5 and 8; the right half tells the frame.
+        right = split.examples[:, :, :, 62:].mean((2, 3, 4))
+        begins = np.tile(np.array([0, 3, 5, 8]), len(videos))
+        frames = begins[:, None] + np.arange(16)
+        assert np.all(np.abs(right - 8 * frames) <= 3)
+
+
+def test_no_group_is_in_two_splits(prepared):
+    manifest = json.loads((ucf101.place(str(prepared)) / "manifest.json").read_text())
+    groups = {
+        split: {name.rpartition("_")[0] for name in names}
+        for split, names in manifest["videos"].items()
+    }
+    assert len(groups["train"]) == 10 and len(groups["validation"]) == 2
+    assert not groups["train"] & groups["validation"]
+    assert not groups["train"] & groups["test"]
+    assert not groups["validation"] & groups["test"]
+
+
+def test_fewer_classes_are_the_first_ones_and_more_are_an_error(original, tmp_path):
+    prepare(original, tmp_path, classes=3)
+    whole, part = load(tmp_path), load(tmp_path, classes=2)
+    assert whole.class_names == CLASSES and part.class_names == CLASSES[:2]
+    for name, split in part.splits().items():
+        first = whole.splits()[name]
+        np.testing.assert_array_equal(split.labels, first.labels[first.labels < 2])
+        np.testing.assert_array_equal(split.examples, first.examples[: len(split)])
+    with pytest.raises(DatasetNotPrepared, match="has 3 classes, not 4; .*--classes=4"):
+        load(tmp_path, classes=4)
+    with pytest.raises(ValueError, match="classes: got 1; accepted are 2 to 3"):
+        load(tmp_path, classes=1)
+    # What is there is enough, and is left alone without a look at the source.
+    assert prepare("nowhere", tmp_path, classes=2).skipped == {}
+
+
+def test_more_classes_replace_what_was_prepared(prepared, original, tmp_path):
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    prepare(original, tmp_path, classes=3)
+    assert load(tmp_path).class_names == CLASSES
+    assert [path.name for path in tmp_path.iterdir()] == [ucf101.FOLDER]
+
+
+def test_videos_that_cannot_be_used_are_skipped_and_counted(source, tmp_path, capsys):
+    folder = source / "UCF-101" / CLASSES[0]
+    names = [f"v_{CLASSES[0]}_g{group}_c01.avi" for group in ("08", "09", "10", "11")]
+    truncated, empty, short, missing = (folder / name for name in names)
+    truncated.write_bytes(truncated.read_bytes()[: truncated.stat().st_size // 2])
+    empty.write_bytes(b"")
+    write(short, 100, frames=15)
+    missing.unlink()
+    report = prepare(source, tmp_path)
+    reasons = {f"{CLASSES[0]}/{path.name}": path for path in (truncated, empty, short, missing)}
+    assert set(report.skipped) == set(reasons)
+    assert [report.skipped[name].partition(":")[0] for name in reasons] == [
+        *("damaged", "empty file", "too short", "missing")
+    ]
+    said = capsys.readouterr().err
+    assert all(f"skipped: {name}: {report.skipped[name]}" in said for name in reasons)
+    dataset = load(tmp_path)
+    # Of the 7 training videos of groups 8 to 12 of the first class, 3 are left.
+    np.testing.assert_array_equal(np.bincount(dataset.train.labels), [12, 28])
+    assert "4 were skipped" in dataset.provenance
+    expected = {gray(0, 9, 2), gray(0, 11, 2), gray(0, 12, 1)}
+    assert {
+        min(expected, key=lambda e, a=a: abs(e - a)) for a in levels(dataset.train)[:12]
+    } == expected
+
+
+def test_a_class_without_a_usable_video_is_an_error_that_names_it(source, tmp_path):
+    for path in (source / "UCF-101" / CLASSES[1]).glob("*_g0[12]_*"):
+        write(path, 100, frames=10)
+    with pytest.raises(ValueError, match="ApplyLipstick has no test video .*too short: 10 of 16"):
+        prepare(source, tmp_path)
+    assert not ucf101.is_prepared(str(tmp_path))
+
+
+KILLED = {
+    "counting": "video.VideoFile.probe",
+    "decoding": "video.clips",
+    "publishing": "store.publish",
+}
+
+
+@pytest.mark.parametrize("point", KILLED)
+def test_a_killed_run_goes_on_where_it_was(point, prepared, original, tmp_path, monkeypatch):
+    script = f"""
+import os, signal
+from experiments.data import store, ucf101_prepare, video
+whole, calls = {KILLED[point]}, []
+def kill(*args):
+    calls.append(args)
+    if len(calls) == {1 if point == "publishing" else 12}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(*args)
+{KILLED[point]} = kill
+ucf101_prepare.prepare({str(original)!r}, {str(tmp_path)!r}, 2, workers=1)
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    assert not ucf101.is_prepared(str(tmp_path))
+    with pytest.raises(DatasetNotPrepared):
+        load(tmp_path)
+    (incomplete,) = tmp_path.iterdir()
+    with open(incomplete / "counted.jsonl", "a") as journal:
+        journal.write('["cut off in the mid')  # a line that was being written
+
+    jobs = []
+    in_order = ucf101_prepare._in_order
+
+    def counted(run, function, todo, workers):
+        jobs.append((function.__name__, len(todo)))
+        return in_order(run, function, todo, workers)
+
+    monkeypatch.setattr(ucf101_prepare, "_in_order", counted)
+    prepare(original, tmp_path)
+    total = 2 * (9 + 3)
+    done = {"counting": (11, 0), "decoding": (total, 11), "publishing": (total, total)}[point]
+    assert jobs == [("_probe", total - done[0]), ("_extract", total - done[1])]
+    for name, split in load(tmp_path).splits().items():
+        np.testing.assert_array_equal(split.examples, load(prepared).splits()[name].examples)
+        np.testing.assert_array_equal(split.labels, load(prepared).splits()[name].labels)
+    assert [path.name for path in tmp_path.iterdir()] == [ucf101.FOLDER]
+
+
+def test_workers_end_with_the_run_that_started_them(original, tmp_path):
+    """SIGKILL of the whole run in the middle, with real worker processes."""
+    script = f"""
+import os, signal, sys
+from experiments.data import ucf101_prepare
+if __name__ == "__main__":
+    whole = ucf101_prepare._extract
+    in_order = ucf101_prepare._in_order
+    def killed(run, function, jobs, workers):
+        for index, result in enumerate(in_order(run, function, jobs, workers)):
+            if index == 3:
+                print(*[child.pid for child in __import__("multiprocessing").active_children()])
+                sys.stdout.flush()
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield result
+    ucf101_prepare._in_order = killed
+    ucf101_prepare.prepare({str(original)!r}, {str(tmp_path)!r}, 2, workers=2)
+"""
+    (tmp_path / "script.py").write_text(script)
+    ran = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        timeout=60,  # the pipes close when the last worker has ended
+    )
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    assert ran.stdout.split()
+    prepare(original, tmp_path / "again")
+
+
+def test_damage_is_told_at_loading_and_repaired_by_preparing(prepared, original, tmp_path):
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    clips = ucf101.place(str(tmp_path)) / "train.npy"
+    with open(clips, "r+b") as file:
+        file.truncate(clips.stat().st_size - 1)
+    command = f"python -m experiments.prepare_data ucf101 --source=FOLDER --data_dir={tmp_path}"
+    with pytest.raises(DatasetNotPrepared, match=f"is damaged: train.npy has .*: {command}"):
+        load(tmp_path)
+    prepare(original, tmp_path)
+    assert len(load(tmp_path).train) == 2 * 7 * 4
+    # A changed byte is found by the command, which reads everything.
+    with open(clips, "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x01")
+    assert store.damage(ucf101.place(str(tmp_path))) is not None
+    prepare(original, tmp_path)
+    assert store.damage(ucf101.place(str(tmp_path))) is None
+
+
+def test_flags_are_named_where_they_do_not_fit(original, tmp_path, monkeypatch):
+    for classes in (1, 4):
+        with pytest.raises(ValueError, match=f"--classes: got {classes}; accepted are 2 to 3"):
+            prepare(original, tmp_path, classes=classes)
+    with pytest.raises(ValueError, match="--source: .* is not there"):
+        prepare(tmp_path / "nowhere", tmp_path)
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda folder: os.terminal_size((0, 0)))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"PyAV; install it with `pip install -e '.\[video\]'`"):
+        prepare(original, tmp_path)
+
+
+def test_a_disk_too_small_keeps_what_is_done(original, tmp_path, monkeypatch):
+    usage = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(folder)._replace(free=1000))
+    with pytest.raises(ValueError, match="--data_dir: no space left .*about 58 MB are needed"):
+        prepare(original, tmp_path)
+    assert not ucf101.is_prepared(str(tmp_path))
+    (incomplete,) = tmp_path.iterdir()
+    assert len((incomplete / "counted.jsonl").read_text().splitlines()) == 24
