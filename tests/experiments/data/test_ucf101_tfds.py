@@ -1,0 +1,135 @@
+"""A `ucf101` folder written by TFDS's own builder, from frames that are made here."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments import data
+from experiments.data import ucf101, ucf101_prepare, ucf101_tfds
+
+NAMES = ("ApplyEyeMakeup", "ApplyLipstick", "HandstandPushups")
+
+# The official builder with its keys, features and splits. Only where frames come from is another:
+# it would call an ffmpeg program on downloaded files.
+SCRIPT = """
+import pathlib, sys
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.video import ucf101
+
+class Ucf101(ucf101.Ucf101, skip_registration=True):
+    name = "ucf101"
+
+    def _split_generators(self, dl_manager):
+        lists = pathlib.Path(sys.argv[1])
+        return {"train": self._generate_examples(lists / "trainlist01.txt"),
+                "test": self._generate_examples(lists / "testlist01.txt")}
+
+    def _generate_examples(self, path):
+        for line in sorted(path.read_text().splitlines()):
+            label, name = line.split(" ")[0].split("/")
+            group, clip = int(name.split("_")[2][1:]), int(name.split("_")[3][1:3])
+            level = 100 * (label == "ApplyLipstick") + 6 * group + 2 * clip
+            video = np.full((20, 256, 256, 3), level, np.uint8)
+            video[:, :, 128:] = 10 * np.arange(20)[:, None, None, None]
+            key = name.replace("HandStandPushups", "HandstandPushups")
+            yield key, {"video": video, "label": label}
+
+for file_format in ("array_record", "tfrecord"):
+    data_dir = sys.argv[2] + file_format
+    builder = Ucf101(config="ucf101_1_256", data_dir=data_dir, file_format=file_format)
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2))
+"""
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """(lists, data_dir of each file format)"""
+    root = tmp_path_factory.mktemp("tfds")
+    lists = root / "ucfTrainTestlist"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("".join(f"{i} {name}\n" for i, name in enumerate(NAMES, 1)))
+    rows = {"train": [], "test": []}
+    for label, name in enumerate(NAMES, 1):
+        shown = name.replace("Handstand", "HandStand")
+        for group in range(1, 12):
+            for clip in (1, 2):
+                line = f"{name}/v_{shown}_g{group:02d}_c{clip:02d}.avi"
+                if group <= 2:
+                    rows["test"].append(line)
+                else:
+                    rows["train"].append(f"{line} {label}")
+    for split, lines in rows.items():
+        (lists / f"{split}list01.txt").write_text("\n".join(lines) + "\n")
+    arguments = [sys.executable, "-c", SCRIPT, str(lists), f"{root}/"]
+    ran = subprocess.run(arguments, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return lists, root
+
+
+def folder(root, file_format="array_record"):
+    return root / file_format / "ucf101" / "ucf101_1_256" / "2.0.0"
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_a_tfds_folder_gives_the_clips_and_the_groups_of_the_lists(file_format, prepared, tmp_path):
+    lists, root = prepared
+    source = folder(root, file_format)
+    ucf101_prepare.prepare(str(source), str(tmp_path), 2, workers=1, lists=str(lists))
+    dataset = data.load("ucf101", str(tmp_path), own="ucf101")
+    assert dataset.class_names == NAMES[:2]
+    for name, groups in (("train", range(3, 11)), ("validation", [11]), ("test", [1, 2])):
+        split = dataset.splits()[name]
+        videos = [(label, group, clip) for label in (0, 1) for group in groups for clip in (1, 2)]
+        np.testing.assert_array_equal(split.labels, np.repeat([v[0] for v in videos], 4))
+        expected = np.repeat(
+            [100 * label + 6 * group + 2 * clip for label, group, clip in videos], 4
+        )
+        levels = split.examples[:, :, :, :50].mean((1, 2, 3, 4))
+        assert np.all(np.abs(levels - expected) < 0.9)  # JPEG
+        begins = np.tile([0, 1, 3, 4], len(videos))
+        frames = split.examples[:, :, :, 60:].mean((2, 3, 4)) / 10
+        np.testing.assert_array_equal(np.rint(frames), begins[:, None] + np.arange(16))
+    manifest = json.loads((ucf101.place(str(tmp_path)) / "manifest.json").read_text())
+    assert "from a TFDS folder" in manifest["provenance"]
+    assert "256x256" in manifest["provenance"]
+
+
+def test_the_lists_are_found_where_tfds_unpacked_them(prepared, tmp_path):
+    lists, root = prepared
+    shutil.copytree(root / "array_record", tmp_path / "D")
+    source = folder(tmp_path, "D")
+    with pytest.raises(
+        ValueError, match="--lists: got None; a TFDS folder does not hold the groups"
+    ):
+        ucf101_tfds.videos(str(source), None)
+    unpacked = tmp_path / "D" / "downloads" / "extracted" / "ZIP.lists" / "ucfTrainTestlist"
+    shutil.copytree(lists, unpacked)
+    videos, names = ucf101_tfds.videos(str(source), None)
+    assert names == NAMES
+    assert len(videos["train"]) == 3 * 9 * 2
+
+
+def test_lists_that_the_folder_was_not_made_with_are_refused(prepared, tmp_path):
+    lists, root = prepared
+    other = shutil.copytree(lists, tmp_path / "lists")
+    train = other / "trainlist01.txt"
+    train.write_text("\n".join(train.read_text().splitlines()[1:]) + "\n")
+    with pytest.raises(ValueError, match="--source: .* holds 54 videos of the train split.*53"):
+        ucf101_tfds.videos(str(folder(root)), str(other))
+    # The right number of videos, but other names: a label does not fit.
+    lines = (lists / "trainlist01.txt").read_text()
+    train.write_text(lines.replace("_g03_", "_g33_").replace("_g04_", "_g34_"))
+    with pytest.raises(ValueError, match="--lists: record .* has label .* the official lists"):
+        ucf101_prepare.prepare(str(folder(root)), str(tmp_path / "D"), 3, 1, str(other))
+
+
+def test_a_folder_of_tfds_is_told_from_one_of_files(prepared, tmp_path):
+    assert ucf101_tfds.is_folder(str(folder(prepared[1])))
+    assert not ucf101_tfds.is_folder(str(tmp_path))
+    assert not ucf101_tfds.is_folder(str(pathlib.Path(tmp_path) / "nowhere"))
