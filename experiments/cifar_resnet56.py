@@ -87,4 +87,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     common_flags.define(NAME)
+    flags.adopt_module_key_flags(common_flags)
     common_flags.run(main)

@@ -230,4 +230,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     common_flags.define(NAME, without=("weight_decay",))
+    flags.adopt_module_key_flags(common_flags)
     common_flags.run(main)
