@@ -1,0 +1,95 @@
+"""The figures show the numbers that were saved."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from experiments.figures import sweep, training
+
+
+def line(run, seed, epoch, accuracy):
+    return {
+        "run": run, "seed": seed, "epoch": epoch, "step": int(10 * epoch),
+        "train_accuracy": accuracy + 0.1, "test_accuracy": accuracy,
+        "train_loss": 1 - accuracy, "test_loss": 2 - accuracy,
+    }  # fmt: skip
+
+
+METRICS = [
+    line(run, seed, epoch, base + 0.1 * epoch + 0.02 * seed)
+    for run, base in (("l2", 0.2), ("sobolev", 0.3))
+    for seed in (0, 1)
+    for epoch in (1.0, 2.0)
+]
+
+
+def summary(trials):
+    def run(name, base):
+        accuracies = [base + 0.01 * s for s in range(trials)]
+        return {
+            "name": name,
+            "n": trials,
+            "trials": [{"seed": s, "test_accuracy": a} for s, a in enumerate(accuracies)],
+        }
+
+    return {"model": "m", "dataset": "digits", "runs": [run("l2", 0.5), run("sobolev", 0.6)]}
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def test_curves_are_the_means_over_trials_and_the_shade_their_range():
+    figure = training.curves(METRICS, "accuracy", "title")
+    test_panel = figure.axes[1]
+    assert test_panel.get_title() == "test"
+    curves = {c.get_label(): c.get_xydata() for c in test_panel.get_lines()}
+    np.testing.assert_allclose(curves["sobolev (n = 2)"], [[1.0, 41.0], [2.0, 51.0]])
+    np.testing.assert_allclose(curves["l2 (n = 2)"], [[1.0, 31.0], [2.0, 41.0]])
+    shade = test_panel.collections[0].get_paths()[0].vertices[:, 1]
+    assert shade.min() == pytest.approx(30.0) and shade.max() == pytest.approx(42.0)
+    assert figure.axes[0].get_ylabel() == "accuracy (%)"
+    assert training.curves(METRICS, "loss", "t").axes[0].get_ylabel() == "cross-entropy (nats)"
+
+
+def test_histogram_counts_every_trial():
+    figure = training.histogram(summary(6), "title")
+    (axis,) = figure.axes
+    heights = sum(p.get_height() for p in axis.patches)
+    assert heights == 12
+    dashed = sorted(line.get_xdata()[0] for line in axis.get_lines())
+    np.testing.assert_allclose(dashed, [52.5, 62.5])
+
+
+@pytest.mark.parametrize(("trials", "histogram"), [(4, False), (5, True)])
+def test_draw_writes_a_histogram_from_five_trials_on(tmp_path, trials, histogram):
+    training.draw(tmp_path, summary(trials), METRICS)
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {"accuracy.png", "loss.png"} | ({"histogram.png"} if histogram else set())
+    assert not plt.get_fignums()
+
+
+def test_strength_shows_every_trial():
+    def run(name, strength, accuracies):
+        trials = [
+            {
+                "seed": s, "train_accuracy": a + 0.2, "validation_accuracy": a,
+                "best": {"validation_accuracy": a, "test_accuracy": a},
+            }
+            for s, a in enumerate(accuracies)
+        ]  # fmt: skip
+        return {
+            "name": name, "settings": {"optflow_strength": strength}, "trials": trials, "n": 2,
+        }  # fmt: skip
+
+    runs = [
+        run("baseline", 0.0, [0.4, 0.5]),
+        run("optflow_strength=10", 10.0, [0.6, 0.7]),
+        run("optflow_strength=1", 1.0, [0.5, 0.6]),
+    ]
+    figure = sweep.strength(runs, "optflow_strength")
+    lines = {c.get_label(): c.get_xydata() for c in figure.axes[0].get_lines()}
+    np.testing.assert_allclose(lines["validation, best"], [[0, 45], [1, 55], [10, 65]])
+    np.testing.assert_allclose(lines["training, at the end"], [[0, 65], [1, 75], [10, 85]])
