@@ -1,0 +1,95 @@
+"""How much does the OptFlow regularizer cost? Its part of a training step of the 3D ConvNet.
+
+    python -m experiments.bench_convnet3d --out=results.json
+
+For the paper's network at batch 8 on clips of 16 x 112 x 112 and the narrow one at batch 16 on
+16 x 32 x 32: the overhead of the regularizer on a whole step, with and without it in turns, and the
+time of its cost and gradient alone over the time of the step, because an overhead below the noise
+of a step cannot be seen in the step.
+"""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+import optflow_jax
+from experiments import common_flags, environment
+from experiments import ucf101_convnet3d as binary
+from experiments.data.dataset import Dataset, Split
+from experiments.timing import in_turns, quartiles
+from experiments.training.steps import initial_state, make_train_step
+from experiments.training.workdir import write_json
+
+FLAGS = flags.FLAGS
+SIZES = {"16x112x112": (112, 8), "16x32x32": (32, 16)}
+
+
+def define() -> None:
+    flags.DEFINE_string("out", None, "JSON file for the results, with device and versions.")
+    flags.DEFINE_list("sizes", list(SIZES), f"Clips. Accepted: {', '.join(SIZES)}.")
+    flags.DEFINE_integer("turns", 7, "Steps timed of each kind.", lower_bound=1)
+
+
+def random_clips(size: int, batch: int) -> Dataset:
+    """One batch of noise as a dataset."""
+    rng = np.random.default_rng(0)
+    examples = rng.integers(0, 256, (batch, 16, size, size, 3), dtype=np.uint8)
+    split = Split(examples, rng.integers(0, 10, batch).astype(np.int32))
+    return Dataset("noise", split, split, tuple("0123456789"), "random numbers")
+
+
+def bench(size: int, batch: int, turns: int) -> dict[str, Any]:
+    """Milliseconds of a step without and with the regularizer, and of the regularizer alone."""
+    clips = random_clips(size, batch)
+    calls, kernel = {}, None
+    for name, strength in (("without", 0.0), ("with", 1.0)):
+        config = binary.VideoConfig(
+            dataset="noise", model="convnet3d", batch_size=batch, epochs=1.0,
+            learning_rate=1e-5, optflow_strength=strength,
+        )  # fmt: skip
+        problem = binary.build(config, clips)
+        state = initial_state(problem, 0)
+        kernel = np.array(state.params[binary.FIRST_LAYER]["kernel"])
+        step = jax.jit(make_train_step(problem))
+        calls[name] = functools.partial(step, state, clips.train.examples, clips.train.labels, 0)
+    seconds = in_turns(calls, turns)
+    alone = jax.jit(jax.value_and_grad(optflow_jax.regularizer))
+    cost = in_turns({"optflow": functools.partial(alone, kernel)}, 200)["optflow"]
+    return {
+        "filters": kernel.shape[-1],
+        "filter_shape": kernel.shape[:3],
+        "step_milliseconds": {k: quartiles(1e3 * v) for k, v in seconds.items()},
+        "overhead_percent": quartiles(100 * (seconds["with"] / seconds["without"] - 1)),
+        "optflow_milliseconds": quartiles(1e3 * cost),
+        "optflow_percent_of_step": quartiles(100 * cost / np.median(seconds["without"])),
+    }
+
+
+def main() -> None:
+    results = {"environment": environment.describe(), "turns": FLAGS.turns, "sizes": {}}
+    print(results["environment"]["device"], flush=True)
+    for name in FLAGS.sizes:
+        result = bench(*SIZES[name], FLAGS.turns)
+        results["sizes"][name] = result
+        step, alone = result["step_milliseconds"]["without"], result["optflow_milliseconds"]
+        percent, overhead = result["optflow_percent_of_step"], result["overhead_percent"]
+        print(
+            f"{name}, {result['filters']} filters: step {step['median']:.1f} ms; cost and gradient "
+            f"of the regularizer {alone['median']:.3f} ms = {percent['median']:.3f} % of it; step "
+            f"with - without {overhead['median']:+.2f} % "
+            f"({overhead['low']:+.2f} to {overhead['high']:+.2f})",
+            flush=True,
+        )
+    if FLAGS.out:
+        write_json(pathlib.Path(FLAGS.out).expanduser(), results)
+
+
+if __name__ == "__main__":
+    define()
+    common_flags.run(main)
