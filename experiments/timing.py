@@ -1,4 +1,4 @@
-"""Timing several calls fairly: in turns, in one process, so that a drift of the machine hits all."""
+"""Timing several calls fairly: in turns, in one process, so that a drift hits all alike."""
 
 from __future__ import annotations
 
