@@ -1,0 +1,143 @@
+"""The minimiser (z, u, v) as a differentiable function of a, b, c and alpha.
+
+It solves the symmetric system S x = (c, 0, 0), x = (z, u, v), of `_solvers/_problem.py`:
+
+    alpha z - a*u - b*v = c,    -a*z - K u = 0,    -b*z - K v = 0.
+
+The implicit function theorem: a change of the coefficients changes x by the solution of the same
+system,
+
+    S dx = (dc - dalpha z + da*u + db*v,  da*z,  db*z).
+
+That is the derivative rule below. It is linear in the change, so it can be transposed (reverse
+mode); S is symmetric, so the transposed solve is the same solve; and since
+`jax.lax.custom_linear_solve` differentiates its own matrix by the same theorem, derivatives of
+every order and both modes follow. With a singular K (`temporal=False`) S is singular too; its
+right-hand sides stay in its range and the solvers give the u, v of least norm.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from optflow_jax import _solvers
+from optflow_jax._operators import apply_smoothness, smoothness
+from optflow_jax._solvers._problem import Problem
+
+
+class Minimum(NamedTuple):
+    """z, u and v, each `(T, H, W, N)`; whether to trust them, and the iterations, `(N,)`."""
+
+    z: jax.Array
+    u: jax.Array
+    v: jax.Array
+    converged: jax.Array
+    iterations: jax.Array
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
+def minimise(a, b, c, alpha, temporal: bool, solver: str) -> Minimum:
+    """The flow that minimises the optical flow loss, and z, the residual over alpha.
+
+    Args:
+        a, b, c: the coefficients of brightness constancy, `(T, H, W, N)`.
+        alpha: `(N,)`.
+        temporal: whether the flow is smooth in time.
+        solver: a key of `_solvers.SOLVERS`.
+
+    Returns:
+        The minimum.
+    """
+    return _solve(temporal, solver, False)(a, b, alpha, c)
+
+
+@minimise.defjvp
+def _minimise_jvp(temporal, solver, primals, tangents):
+    a, b, _, alpha = primals
+    da, db, dc, dalpha = tangents
+    out = minimise(*primals, temporal, solver)
+    change = (dc - dalpha * out.z + da * out.u + db * out.v, da * out.z, db * out.z)
+
+    def matvec(x):
+        z, u, v = x
+        return (
+            alpha * z - a * u - b * v,
+            -a * z - apply_smoothness(u, temporal),
+            -b * z - apply_smoothness(v, temporal),
+        )
+
+    def solve(_, rhs):
+        return _solve(temporal, solver, True)(a, b, alpha, *rhs)[:3]
+
+    dz, du, dv = lax.custom_linear_solve(matvec, change, solve, symmetric=True)
+    none = np.zeros(alpha.shape, jax.dtypes.float0)
+    return out, Minimum(dz, du, dv, none, none)
+
+
+@functools.cache
+def _solve(temporal: bool, solver: str, forced: bool):
+    """A function of arrays alone, which folds `vmap` into the axis of filters.
+
+    A batch by `vmap` is thus the same program as a batch by leading axes: solvers that cannot be
+    batched still work, and a `lax.cond` inside a solver stays one.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def solve(a, b, alpha, c, *forcing):
+        problem = _problem(a, b, alpha, c, forcing if forced else None, temporal)
+        solution, converged = _solvers.run(problem, solver)
+        frames, count = (1 if temporal else len(a)), len(alpha)
+        pixels = [
+            _join_frames(problem.smoothness.merge(x), frames)
+            for x in (solution.z, solution.uv[:, 0], solution.uv[:, 1])
+        ]
+        converged = jnp.all(converged.reshape(frames, count), axis=0)
+        iterations = jnp.max(solution.iterations.reshape(frames, count), axis=0)
+        return Minimum(*pixels, converged, iterations)
+
+    @solve.def_vmap
+    def fold(size, batched, *args):
+        folded = []
+        for x, is_batched in zip(args, batched, strict=True):
+            x = x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
+            x = jnp.moveaxis(x, 0, -2)
+            folded.append(x.reshape(*x.shape[:-2], -1))
+        out = solve(*folded)
+
+        def unfold(x):
+            return jnp.moveaxis(x.reshape(*x.shape[:-1], size, -1), -2, 0)
+
+        return jax.tree.map(unfold, out), jax.tree.map(lambda _: True, out)
+
+    return solve
+
+
+def _problem(a, b, alpha, c, forcing, temporal: bool) -> Problem:
+    """The systems in class order; without the temporal term every frame is a system of its own."""
+    k = smoothness(*a.shape[:3], temporal)
+    frames = 1 if temporal else len(a)
+    parts = [k.split(_split_frames(x, frames)) for x in (a, b, c, *(forcing or ()))]
+    forced = bool(forcing)
+    forcing = jnp.stack(parts[3:], axis=1) if forced else None
+    alpha = jnp.tile(alpha, frames)
+    # The unit of flow is one pixel per frame; a derivative of the flow has no unit of its own.
+    unit = jnp.zeros_like(alpha) if forced else jnp.ones_like(alpha)
+    return Problem(jnp.stack(parts[:2], axis=1), alpha, parts[2], forcing, unit, k)
+
+
+def _split_frames(x, frames: int):
+    """`(T, H, W, N)` to `(T / frames, H, W, frames N)`."""
+    if frames == 1:
+        return x
+    return jnp.moveaxis(x, 0, 2).reshape(1, *x.shape[1:3], -1)
+
+
+def _join_frames(x, frames: int):
+    """The inverse of `_split_frames`."""
+    if frames == 1:
+        return x
+    return jnp.moveaxis(x.reshape(*x.shape[1:3], frames, -1), 2, 0)

@@ -1,0 +1,89 @@
+"""The optical flow loss L(W, U, V): brightness constancy plus smoothness.
+
+"3D ConvNets with Optical Flow Based Regularization", equation 3. With
+
+    a = W D_x'      b = D_y W      c = W[t + 1] - W[t],  W[T + 1] = 0
+
+    L(W, U, V) = 1/2 ( |a*U + b*V + c|^2 + alpha (U'KU + V'KV) )
+
+where K is the sum of D'D over rows, columns and, if `temporal`, frames (the paper's section 3.1
+and the sentence after its S(U, V) ask for the temporal part; its printed costs come out with it
+and not without).
+
+Inside the package arrays are `(T, H, W, N)`.
+"""
+
+import jax.numpy as jnp
+
+from optflow_jax import _arguments
+from optflow_jax._operators import difference, time_difference, time_difference_adjoint
+
+
+def brightness(w):
+    """The coefficients of brightness constancy `a*u + b*v + c`.
+
+    Args:
+        w: filters, `(T, H, W, N)`.
+
+    Returns:
+        `a, b, c`, each `(T, H, W, N)`.
+    """
+    return difference(w, 2), difference(w, 1), time_difference(w)
+
+
+def brightness_adjoint(a, b, c):
+    """The adjoint of `brightness`: `a D_x + D_y' b + D_t' c`, borders included."""
+    return -difference(a, 2) - difference(b, 1) + time_difference_adjoint(c)
+
+
+def roughness(u, temporal: bool):
+    """`u'Ku`, shape `(N,)`, for `u` of shape `(T, H, W, N)`."""
+    parts = [difference(u, 1), difference(u, 2)] + ([time_difference(u)] if temporal else [])
+    return sum(jnp.sum(p * p, axis=(0, 1, 2)) for p in parts)
+
+
+def envelope(u, v, r):
+    """dR/dW at the minimiser (envelope theorem; the paper's equations 5 and 13).
+
+    R(W) = L(W, U*, V*) and dL/dU = dL/dV = 0 there, so only the explicit dependence on W is left.
+    The residual r = a*U + b*V + c is linear in W through three linear maps; their adjoints give
+
+        dR/dW = (r*U) D_x + D_y' (r*V) + D_t' r.
+
+    Args:
+        u, v, r: the optimal flow and the residual, `(T, H, W, N)`.
+
+    Returns:
+        The gradient, `(T, H, W, N)`.
+    """
+    return brightness_adjoint(r * u, r * v, r)
+
+
+def loss(filters, u, v, *, alpha=1.0, temporal=True):
+    """The optical flow loss L(W, U, V) of equation 3.
+
+    Args:
+        filters: W, `(*batch, T, H, W)`: one spatiotemporal filter per leading index.
+        u: horizontal flow in pixels per frame, of the filters' shape.
+        v: vertical flow in pixels per frame, of the filters' shape.
+        alpha: the weight of smoothness, positive, broadcastable to `batch`; may be traced.
+        temporal: whether the flow is to be smooth in time as well as in space.
+
+    Returns:
+        The loss, `(*batch,)`, in the filters' dtype.
+
+    Raises:
+        ValueError: for arrays of less than three axes, of differing shapes, of a dtype that is not
+            floating, or for an `alpha` that is not positive.
+
+    Example:
+        >>> w = jnp.ones((4, 5, 7, 7))
+        >>> loss(w, jnp.zeros_like(w), jnp.zeros_like(w)).shape
+        (4,)
+    """
+    w, alpha, restore = _arguments.filters("filters", filters, alpha)
+    u, v = (_arguments.like("filters", filters, name, x) for name, x in (("u", u), ("v", v)))
+    a, b, c = brightness(w)
+    r = a * u + b * v + c
+    energy = roughness(u, temporal) + roughness(v, temporal)
+    return restore(0.5 * (jnp.sum(r * r, axis=(0, 1, 2)) + alpha * energy))

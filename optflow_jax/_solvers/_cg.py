@@ -1,0 +1,109 @@
+"""Conjugate gradients on the dual system, matrix-free.
+
+One iteration is one application of K^-1 to a*p and b*p (see `Parity.inverse`) and a few vector
+operations, for all filters at once. Each filter has its own step lengths and stops by itself. The
+system is scaled to a unit diagonal, which bounds its condition number for all weights (see
+`_problem.py`): freshly initialised filters of 7 x 7 x 7 need about 5 iterations in float32,
+weights of scale 1 about 25, of scale 100 about 45.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from optflow_jax._solvers._problem import Dual, Problem, Solution, dual, precision
+
+# The residual that is updated drifts from the true one by rounding; where the true one is then too
+# large, start again from there. Rarely needed.
+_ROUNDS = 3
+
+
+class _State(NamedTuple):
+    """The carry of the loop; see `_conjugate_gradients`."""
+
+    y: jnp.ndarray
+    residual: jnp.ndarray
+    direction: jnp.ndarray
+    square: jnp.ndarray
+    error: jnp.ndarray
+    iterations: jnp.ndarray
+    count: jnp.ndarray
+
+
+def solve(problem: Problem) -> Solution:
+    """Solve the systems of all filters by conjugate gradients.
+
+    Args:
+        problem: the systems.
+
+    Returns:
+        The solution with the iterations that each filter took.
+    """
+    system = dual(problem)
+    target = (2 * precision(system.rhs.dtype)) ** 2
+
+    def run(carry):
+        y, residual, image, iterations, rounds = carry
+        new, iterations = _conjugate_gradients(system, y, residual, iterations, target)
+        new_image = system.smoothness.inverse(system.ab * new[:, None])
+        new_residual = system.project(system.rhs - system.shift * new - system.couple(new_image))
+        better = system.error(new_residual) <= system.error(residual)
+        y, residual = jnp.where(better, new, y), jnp.where(better, new_residual, residual)
+        return y, residual, jnp.where(better, new_image, image), iterations, rounds + 1
+
+    def unfinished(carry):
+        _, residual, _, _, rounds = carry
+        return (rounds < _ROUNDS) & jnp.any(system.error(residual) > 64 * target)
+
+    y, image, residual = system.start(), jnp.zeros_like(system.ab), system.rhs
+    if system.border is not None:
+        image = system.smoothness.inverse(system.ab * y[:, None])
+        residual = system.project(residual - system.shift * y - system.couple(image))
+    carry = y, residual, image, jnp.zeros(y.shape[1], jnp.int32), 0
+    y, _, image, iterations, _ = lax.while_loop(unfinished, run, run(carry))
+    return Solution(system.scale * y, system.flow(y, image), iterations)
+
+
+def _conjugate_gradients(system: Dual, y, residual, iterations, target):
+    """Conjugate gradients from `y` until `system.error(residual) <= target`, every filter for
+    itself.
+
+    Args:
+        system: the scaled systems.
+        y, residual: where to start, and `rhs - matrix y`, `(n, N)`.
+        iterations: counts to add to, `(N,)`.
+        target: where to stop.
+
+    Returns:
+        `y, iterations`.
+    """
+    # Twice the steps that the bound on the condition number asks for in exact arithmetic.
+    limit = 20 + math.ceil(system.smoothness.condition**0.5 * math.log(4 / target))
+
+    def unfinished(state):
+        return (state.count < limit) & jnp.any(state.error > target)
+
+    def step(state):
+        active = state.error > target  # False for NaN: such a filter stops
+        image = system.constrained(state.direction)
+        curvature = jnp.sum(state.direction * image, axis=0)
+        length = jnp.where(active, state.square / jnp.where(active, curvature, 1), 0)
+        residual = state.residual - length * image
+        square = jnp.sum(residual * residual, axis=0)
+        ratio = jnp.where(active, square / jnp.where(active, state.square, 1), 0)
+        return _State(
+            state.y + length * state.direction,
+            residual,
+            residual + ratio * state.direction,
+            square,
+            system.error(residual),
+            state.iterations + active,
+            state.count + 1,
+        )
+
+    square = jnp.sum(residual * residual, axis=0)
+    start = _State(y, residual, residual, square, system.error(residual), iterations, 0)
+    state = lax.while_loop(unfinished, step, start)
+    return state.y, state.iterations

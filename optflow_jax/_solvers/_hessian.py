@@ -1,0 +1,119 @@
+"""The Hessian of L over the flow ("3D ConvNets with Optical Flow Based Regularization", equation
+11), sparse.
+
+With the unknown x = (u, v) the paper's Newton step solves
+
+    ( A A' + alpha (I (x) K) ) x = -A c - alpha (f, g),        A = [diag(a); diag(b)]
+
+(f = g = 0 for the minimiser itself). It has twice the unknowns of the dual system and, unlike it,
+a condition number that grows with the weights: beyond |w|^2 / alpha of some 1e4 float32 cannot
+solve it.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from optflow_jax._operators import Smoothness
+from optflow_jax._solvers._problem import Problem, dual
+
+
+class Pattern(NamedTuple):
+    """Where the Hessian of one filter has entries; NumPy, sorted by row.
+
+    Attributes:
+        rows, columns: the coordinates of the entries, each `(nnz,)`. slots: to which entry each
+        contribution is added; the contributions are, in this order, K for u, K for v,
+            the diagonals of the blocks uu, uv, vu and vv, and the null space's m x m blocks uu,
+            uv, vu, vv.
+        smoothness: K's own entries, as rows, columns and values.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    slots: np.ndarray
+    smoothness: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class System(NamedTuple):
+    """The Hessians scaled to a unit diagonal.
+
+    Attributes:
+        pattern: the coordinates.
+        values: `(N, nnz)`.
+        rhs: `(N, 2 n)`.
+        scale: `(N, 2 n)`; the flow is `scale` times the solution.
+    """
+
+    pattern: Pattern
+    values: jax.Array
+    rhs: jax.Array
+    scale: jax.Array
+
+
+@functools.lru_cache(maxsize=64)
+def _pattern(k: Smoothness) -> Pattern:
+    rows, columns, values = k.entries()
+    n, m = k.size, k.null
+    diagonal, (first, second) = np.arange(n), np.indices((m, m)).reshape(2, -1)
+    quarters = [(0, 0), (0, n), (n, 0), (n, n)]
+    all_rows = (
+        [rows, rows + n] + [diagonal + i for i, _ in quarters] + [first + i for i, _ in quarters]
+    )
+    all_columns = [columns, columns + n]
+    all_columns += [diagonal + j for _, j in quarters] + [second + j for _, j in quarters]
+    index = np.concatenate(all_rows) * (2 * n) + np.concatenate(all_columns)
+    entries, slots = np.unique(index, return_inverse=True)
+    entries, slots = entries.astype(np.int64), slots.astype(np.int32)
+    coordinates = (entries // (2 * n)).astype(np.int32), (entries % (2 * n)).astype(np.int32)
+    return Pattern(*coordinates, slots, (rows.astype(np.int32), columns.astype(np.int32), values))
+
+
+def assemble(problem: Problem) -> System:
+    """The Hessians and right-hand sides of all filters.
+
+    With a singular K the Hessian has null vectors (p N, q N) wherever p a*N + q b*N = 0; their
+    projector is added, which makes it regular and the solution the one of least norm.
+    """
+    k = problem.smoothness
+    pattern, m = _pattern(k), k.null
+    count, dtype = len(problem.alpha), problem.ab.dtype
+    a, b = problem.ab[:, 0].T, problem.ab[:, 1].T
+    stiffness = problem.alpha[:, None] * jnp.asarray(pattern.smoothness[2], dtype)
+    null = jnp.zeros((count, 0), dtype)
+    if m:
+        projector = dual(problem).border.null_projector() * (problem.alpha / m)
+        null = jnp.repeat(projector.reshape(4, -1).T, m * m, axis=1)
+    parts = [stiffness, stiffness, a * a, a * b, a * b, b * b, null]
+    values = jnp.zeros((count, len(pattern.rows)), dtype)
+    values = values.at[:, pattern.slots].add(jnp.concatenate(parts, axis=1))
+    on_diagonal = np.flatnonzero(pattern.rows == pattern.columns)
+    # K alone may have a zero on its diagonal (H = W = 1 without the temporal term).
+    diagonal = values[:, on_diagonal]
+    scale = jnp.where(diagonal > 0, diagonal, 1) ** -0.5
+    values = values * scale[:, pattern.rows] * scale[:, pattern.columns]
+    rhs = -problem.ab * problem.c[:, None]
+    if problem.forcing is not None:
+        rhs = rhs - problem.alpha * problem.forcing
+    rhs = jnp.moveaxis(rhs, -1, 0).swapaxes(1, 2).reshape(count, -1)
+    return System(pattern, values, rhs * scale, scale)
+
+
+def residual_from_flow(problem: Problem, x):
+    """z from the flow `x`, `(N, 2 n)`.
+
+    All three equations of `_problem.py` give z; the weighted mean of them keeps its digits both
+    where brightness constancy is violated freely (alpha z = c + a*u + b*v) and where it nearly
+    holds (a*z = -Ku - f).
+    """
+    rows, columns, values = _pattern(problem.smoothness).smoothness
+    uv = jnp.moveaxis(x.reshape(len(x), 2, -1), 0, -1).swapaxes(0, 1)
+    products = jnp.asarray(values, x.dtype)[:, None, None] * uv[columns]
+    force = jnp.zeros_like(uv).at[rows].add(products)
+    if problem.forcing is not None:
+        force = force + problem.forcing
+    total = problem.c + jnp.sum(problem.ab * (uv - force), axis=1)
+    return total / (problem.alpha + jnp.sum(problem.ab**2, axis=1))
