@@ -29,6 +29,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.typing import ArrayLike
 
 METHODS = ("auto", "dense", "fft", "prefix")
@@ -37,16 +38,14 @@ METHODS = ("auto", "dense", "fft", "prefix")
 # applies to GreenCirculant alone. CPU: measured by experiments/bench_channel_grad.py. Others: not
 # measured, from principle: a dense product costs little more than its memory traffic there, and
 # short kernels launched one by one cost more.
-_DENSE_UP_TO = {"cpu": 96, "other": 512}
-_DENSE_UP_TO_WITHOUT_PREFIX = {"cpu": 256, "other": 1024}
+_DENSE_UP_TO = {"cpu": 48, "other": 512}
+_DENSE_UP_TO_WITHOUT_PREFIX = {"cpu": 128, "other": 1024}
 _PREFIX_UP_TO = 4096
 
-# Channels in one block of the prefix method: smaller blocks leave the matrix units idle, larger
-# ones cost more multiplications; 32 was the fastest of 8, 16, 32, 64 and 128 for every n from 128
-# to 512.
-_BLOCK = 32
-
-_HIGHEST = jax.lax.Precision.HIGHEST  # never TF32 or bfloat16 passes: they would cost 3 digits
+# Channels in one block of the prefix method, and in one group of blocks: measured on a CPU, the
+# fastest of 4, 8, 16, 32 and of 16, 32, 64, 128 for every n from 128 to 512.
+_BLOCK = 16
+_GROUP = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,11 +146,12 @@ def apply_circulant(
     dtype = jnp.float64 if f.dtype == jnp.float64 else jnp.float32
     if f.size == 0:
         return f
-    lines = f.astype(dtype).reshape(
-        int(np.prod(f.shape[:axis])), n, int(np.prod(f.shape[axis + 1 :]))
-    )
-    result = {"dense": _dense, "fft": _fft, "prefix": _prefix}[method](lines, operator)
-    return result.reshape(f.shape).astype(f.dtype)
+    # Rows times matrices: plain two-dimensional products are what every backend does best (with the
+    # other axes as batch dimensions of one einsum, they took up to 10 times as long on a CPU).
+    rows = jnp.moveaxis(f, axis, -1)
+    apply = {"dense": _dense, "fft": _fft, "prefix": _prefix}[method]
+    result = apply(rows.reshape(-1, n).astype(dtype), operator).astype(f.dtype)
+    return jnp.moveaxis(result.reshape(rows.shape), -1, axis)
 
 
 def _choose(operator: Circulant, n: int, method: str) -> str:
@@ -184,91 +184,122 @@ def _offsets(n: int) -> np.ndarray:
     return (np.arange(n)[:, None] - np.arange(n)[None, :]) % n
 
 
-def _dense(lines: jax.Array, operator: Circulant) -> jax.Array:
-    n = lines.shape[1]
-    return jnp.einsum("lnr,nm->lmr", lines, operator.matrix(n, lines.dtype), precision=_HIGHEST)
+def _dense(rows: jax.Array, operator: Circulant) -> jax.Array:
+    return _product(rows, operator.matrix(rows.shape[1], rows.dtype))
 
 
-def _fft(lines: jax.Array, operator: Circulant) -> jax.Array:
-    n = lines.shape[1]
-    spectrum = jnp.fft.rfft(lines, axis=1)
-    scale = operator.eigenvalues(n, lines.dtype)[None, :, None]
-    return jnp.fft.irfft(spectrum * scale, n=n, axis=1).astype(lines.dtype)
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)  # TF32 would cost three digits
 
 
-def _prefix(lines: jax.Array, operator: GreenCirculant) -> jax.Array:
+def _fft(rows: jax.Array, operator: Circulant) -> jax.Array:
+    n = rows.shape[1]
+    spectrum = jnp.fft.rfft(rows) * operator.eigenvalues(n, rows.dtype)
+    return jnp.fft.irfft(spectrum, n=n).astype(rows.dtype)
+
+
+def _prefix(rows: jax.Array, operator: GreenCirculant) -> jax.Array:
     """a f + b mean(f) + c S f in a number of operations that is linear in n.
 
     h = S f solves -n^2 (h[o+1] - 2 h[o] + h[o-1]) = f[o] - mean(f) with mean(h) = 0. Cut the axis
-    into blocks of length B, and call the values h[0], h[B], h[2B], ... its knots. Within a block,
-    h is the line through the two knots at its ends, plus the solution that vanishes there, whose
+    into blocks of length B, and call the values h[0], h[B], h[2B], ... its knots. Within a block, h
+    is the line through the two knots at its ends, plus the solution that vanishes there, whose
     matrix is known:
 
         G[s, t] = min(s, t) (B - max(s, t)) / (B n^2),  sum_s G[s, t] = t (B - t) / (2 n^2).
 
-    The knots are sums of the kernel of S over all j. The kernel is a polynomial of degree 2 in j
-    as long as j stays on one side of the knot, and the knots lie between blocks. So a block enters
-    the knots by three moments alone: sums of f, s f and s^2 f, s the position about the block's
-        centre in units of B.
+    A knot is a sum over all j of f[j] times the kernel of S, which is a polynomial of degree 2 in j
+    on either side of the knot. So a group of consecutive blocks enters the knots by few numbers:
+    the sums of f, s f and s^2 f over the group, s the position in it, and, for each knot p inside,
+    the sum of max(s - p, 0) f.
 
     This is the prefix sum of prefix sums of eqs. 10-12, without the accumulated round-off of long
-    sums, and as three small matrix products. Where n is not a multiple of B, zeros are appended
-    and the knots run on beyond n with the same polynomials.
+    sums. Two small matrix products give the knots; one pass over f does the rest. Where n is not a
+    multiple of the length of a group, zeros are appended, and the knots run on beyond n with the
+    same polynomials.
     """
-    n, dtype = lines.shape[1], lines.dtype
+    (count_rows, n), dtype = rows.shape, rows.dtype
     identity, mean_weight = (jnp.asarray(x, dtype) for x in (operator.identity, operator.mean))
     if operator.green is None:
-        return identity * lines + mean_weight * jnp.mean(lines, axis=1, keepdims=True)
-    green = jnp.asarray(operator.green, dtype)
+        return identity * rows + mean_weight * jnp.mean(rows, axis=1, keepdims=True)
     block = min(_BLOCK, n)
-    count = -(-n // block)
-    moments, knots, local, bow, ramp = (
-        jnp.asarray(constant, dtype) for constant in _prefix_constants(n, block)
-    )
+    group = _GROUP if n > block else block
+    moments, to_knots = (jnp.asarray(c, dtype) for c in _knot_constants(n, block, group))
 
-    padded = jnp.pad(lines, ((0, 0), (0, count * block - n), (0, 0)))
-    blocks = padded.reshape(lines.shape[0], count, block, lines.shape[2])
-    sums = jnp.einsum("labr,bk->lakr", blocks, moments, precision=_HIGHEST)
-    coarse = jnp.einsum("lakr,akp->lpr", sums, knots, precision=_HIGHEST)
-    left = coarse[:, :count, None]
-    rise = coarse[:, 1 : count + 1, None] - left
-    mean = coarse[:, count + 1 :, None]
+    padded = jnp.pad(rows, ((0, 0), (0, -n % group)))
+    sums = _product(padded.reshape(-1, group), moments).reshape(count_rows, -1)
+    knots = _product(sums, to_knots)
+    blocks = padded.reshape(count_rows, -1, block)
+    weights = (identity, mean_weight, jnp.asarray(operator.green, dtype))
+    result = _compiled_apart(_fill_blocks)(blocks, knots, weights, n)
+    return result.reshape(count_rows, -1)[:, :n]
 
-    within = identity * jnp.eye(block, dtype=dtype) + green * local
-    result = jnp.einsum("labr,bc->lacr", blocks, within, precision=_HIGHEST)
-    result = result + green * (left + ramp[:, None] * rise)
-    result = result + (mean_weight + green * bow[:, None]) * mean
-    return result.reshape(lines.shape[0], count * block, lines.shape[2])[:, :n]
+
+def _fill_blocks(blocks: jax.Array, knots: jax.Array, weights: tuple, n: int) -> jax.Array:
+    """a f + b mean(f) + c h within the blocks, (rows, A, B), from f, and the knots and the mean of
+    f.
+
+    A product of blocks with G as fused multiplications rather than a matrix product: XLA for CPU
+    then reads f once and writes the result once, which took half the time.
+    """
+    identity, mean_weight, green = weights
+    count, block = blocks.shape[1:]
+    t = np.arange(block)
+    low, high = np.minimum(t[:, None], t), np.maximum(t[:, None], t)
+    local = green * jnp.asarray(low * (block - high) / (block * n**2), blocks.dtype)
+    bow = mean_weight - green * jnp.asarray(t * (block - t) / (2 * n**2), blocks.dtype)
+    ramp = jnp.asarray(t / block, blocks.dtype)
+
+    left, right = knots[:, :count, None], knots[:, 1 : count + 1, None]
+    result = identity * blocks + green * (left + ramp * (right - left)) + bow * knots[:, -1:, None]
+    for s in range(1, block):
+        result = result + blocks[:, :, s : s + 1] * local[s]
+    return result
+
+
+def _compiled_apart(function: Callable) -> Callable:
+    """The function, kept by XLA for CPU as one of its own; the last argument is static.
+
+    Fused with the reshape that follows it, a loop over blocks computes its indices by divisions, is
+    no longer vectorised, and takes 10 times as long.
+    """
+    compiled = jax.jit(function, static_argnums=3)
+    if jax.default_backend() != "cpu":
+        return compiled
+
+    def call(*args):
+        with set_xla_metadata(inlineable="false"):
+            return compiled(*args)
+
+    return call
 
 
 @functools.lru_cache(maxsize=64)
-def _prefix_constants(n: int, block: int) -> tuple[np.ndarray, ...]:
-    """The constants of `_prefix` in float64, for blocks of length B = `block`, A of them.
+def _knot_constants(n: int, block: int, group: int) -> tuple[np.ndarray, np.ndarray]:
+    """What leads from f to its knots, in float64; A blocks of length B in C groups.
 
     Returns:
-        moments (B, 3): the weights 1, s, s^2 of the three moments of a block.
-        knots (A, 3, A + 2): from all moments to the knots 0, B, ..., A B, and, last, to the mean
-        of f. local (B, B): G. bow (B,): minus its sums, which the mean of f multiplies. ramp (B,):
-        t / B.
+        moments (group, M): the weights 1, s, s^2 and max(s - p, 0) of the moments of a group.
+        to_knots (C M, A + 2): from all moments to the knots 0, B, ..., A B and, last, to mean(f).
     """
-    count = -(-n // block)
-    t = np.arange(block)
-    s = (t - (block - 1) / 2) / block
-    centre = np.arange(count)[:, None] * block + (block - 1) / 2
-    knot = np.arange(count + 1)[None, :] * block
-    distance = knot - centre
-    side = np.sign(distance)
+    groups = -(-n // group)
+    inner = np.arange(block, group, block)
+    position = np.arange(group)
+    s = (position - (group - 1) / 2) / group
+    kinks = np.maximum(position[:, None] - inner, 0) / group
+    moments = np.concatenate([np.stack([np.ones(group), s, s * s], axis=1), kinks], axis=1)
 
-    knots = np.zeros((count, 3, count + 2))
-    # With o - j = distance - B s:  ((o - j)^2 / (2 n^2) - |o - j| / (2 n) + (1 - 1/n^2) / 12) / n
-    # in powers of s.
-    knots[:, 0, :-1] = distance**2 / (2 * n**2) - np.abs(distance) / (2 * n) + (1 - 1 / n**2) / 12
-    knots[:, 1, :-1] = -block * distance / n**2 + side * block / (2 * n)
-    knots[:, 2, :-1] = block**2 / (2 * n**2)
-    knots[:, 0, -1] = 1.0
-    knots /= n
-
-    low, high = np.minimum(t[:, None], t), np.maximum(t[:, None], t)
-    local = low * (block - high) / (block * n**2)
-    bow = -t * (block - t) / (2 * n**2)
-    return np.stack([np.ones(block), s, s * s], axis=1), knots, local, bow, t / block
+    start = np.arange(groups)[:, None] * group
+    knot = np.arange(0, groups * group + 1, block)[None, :]
+    distance = knot - (start + (group - 1) / 2)
+    side = np.where(knot > start, 1.0, -1.0)
+    # o - j = distance - group s. In the kernel of S, write |o - j| = side (o - j), a polynomial,
+    # and for a knot inside the group add 2 max(j - o, 0).
+    to_knots = np.zeros((groups, 3 + len(inner), knot.size + 1))
+    to_knots[:, 0, :-1] = distance**2 / (2 * n**2) - side * distance / (2 * n) + (1 - 1 / n**2) / 12
+    to_knots[:, 1, :-1] = -group * distance / n**2 + side * group / (2 * n)
+    to_knots[:, 2, :-1] = group**2 / (2 * n**2)
+    for index, p in enumerate(inner):
+        to_knots[:, 3 + index, :-1] = np.where(knot == start + p, -group / n, 0.0)
+    to_knots[:, 0, -1] = 1.0
+    return moments, to_knots.reshape(-1, knot.size + 1) / n
