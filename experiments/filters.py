@@ -26,7 +26,7 @@ from experiments.training.checkpoints import read_latest
 from experiments.training.preprocess import normalizer
 
 FLAGS = flags.FLAGS
-FIRST_LAYER = "conv1"
+FIRST_LAYER = "Conv_0"
 
 
 def define() -> None:

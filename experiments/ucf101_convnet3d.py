@@ -21,7 +21,7 @@ from experiments import common_flags
 from experiments.data.dataset import Dataset, Split
 from experiments.errors import UserError
 from experiments.figures import sweep as figures
-from experiments.models.convnet3d import ConvNet3D
+from experiments.models.convnet3d import ConvNet3D, narrow
 from experiments.training import sweep
 from experiments.training.config import TrainConfig, above, at_least, one_of
 from experiments.training.optimizer import make_optimizer
@@ -30,7 +30,7 @@ from experiments.training.study import Run
 from experiments.training.workdir import write_json
 
 NAME = "ucf101_convnet3d"
-FIRST_LAYER = "conv1"
+FIRST_LAYER = "Conv_0"
 SWEPT = ("optflow_strength", "l2_strength", "dropout", "learning_rate", "alpha")
 CHANNELS = ("mean", "rgb", "bgr")
 # Random search draws log-uniformly, as the paper chose its defaults by hand.
@@ -161,7 +161,7 @@ def build(config: VideoConfig, dataset: Dataset) -> Problem:
 
 def network(config: VideoConfig, dataset: Dataset) -> ConvNet3D:
     """The paper's network for UCF-101, a narrower one for small clips."""
-    make = ConvNet3D if dataset.example_shape[1] >= 64 else ConvNet3D.narrow
+    make = ConvNet3D if dataset.example_shape[1] >= 64 else narrow
     return make(
         num_classes=dataset.num_classes,
         dropout_rate=config.dropout,
