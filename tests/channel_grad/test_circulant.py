@@ -132,6 +132,16 @@ def test_numbers_may_be_traced_and_nothing_is_compiled_anew():
     assert compiled == 1
 
 
+@pytest.mark.parametrize("method", ["dense", "fft", "prefix"])
+def test_derivative_is_the_operator_itself(method):
+    """A symmetric linear map is its own derivative, forwards and backwards."""
+    f, k = np.random.default_rng(0).normal(size=(2, 3, 65)).astype(np.float32)
+    g, backwards = jax.vjp(lambda f: apply_circulant(f, GREEN, -1, method), f)
+    np.testing.assert_allclose(backwards(f)[0], g, atol=1e-5)
+    _, forwards = jax.jvp(lambda f: apply_circulant(f, GREEN, -1, method), (k,), (f,))
+    np.testing.assert_allclose(forwards, g, atol=1e-5)
+
+
 def test_long_axes_never_take_the_dense_product():
     for n in (10_000, 2_359_296):
         assert _choose(GREEN, n, "auto") == "fft"
