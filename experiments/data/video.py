@@ -1,6 +1,6 @@
 """From a video to clips of 112x112 pixels. Worker processes import this file and little else.
 
-K. Chavez, "An Optical Flow-Based Regularizer for 3D Convolutional Networks", section 5.1: from each
+K. Chavez, "3D ConvNets with Optical Flow Based Regularization", section 5.1: from each
 video 4 clips of 16 frames, equally spaced in time; a centre crop of 224x224, downsampled by 2.
 """
 
