@@ -244,10 +244,11 @@ def test_differentiable_in_lam():
 
 @pytest.mark.parametrize("metric", ALL, ids=repr)
 def test_commutes_with_vmap(metric):
-    f = random(3, 2, 33, dtype=np.float32)
-    np.testing.assert_allclose(
-        jax.vmap(metric.gradient)(f), metric.gradient(f), rtol=1e-5, atol=1e-6
-    )
+    for n in (33, 70):  # as a dense product, and by blocks
+        f = random(3, 2, n, dtype=np.float32)
+        one_by_one = np.stack([metric.gradient(each) for each in f])
+        for mapped in (jax.vmap(metric.gradient), jax.jit(jax.vmap(jax.jit(metric.gradient)))):
+            np.testing.assert_allclose(mapped(f), one_by_one, rtol=1e-5, atol=1e-6)
 
 
 def test_nan_in_one_filter_leaves_the_others_alone():
