@@ -164,3 +164,8 @@ def test_long_axes_never_take_the_dense_product():
 def test_errors(operator, n, method, message):
     with pytest.raises(ValueError, match=message):
         apply_circulant(np.zeros((1, n), np.float32), operator, -1, method)
+
+
+def test_an_axis_that_is_not_there():
+    with pytest.raises(ValueError, match="axis=2 came.*2 dimensions.*-2 to 1"):
+        apply_circulant(np.zeros((2, 3)), GREEN, 2)
