@@ -1,43 +1,18 @@
 """A run that is killed and resumed ends with the bits of a run that was not."""
 
 import json
-import os
-import pathlib
 import signal
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-HERE = pathlib.Path(__file__).resolve().parent
 # Two evaluations, 44 steps in an epoch, and checkpoints that fall between evaluations.
 FLAGS = (
-    "--dataset=digits --depth=8 --metric=sobolev",
-    "--epochs=0.6 --evaluate_every=0.3 --checkpoint_every=5",
+    *("--dataset=digits", "--depth=8", "--metric=sobolev"),
+    *("--epochs=0.6", "--evaluate_every=0.3", "--checkpoint_every=5"),
 )
-
-
-def run(workdir, kill="no", *more):
-    command = [
-        sys.executable,
-        str(HERE / "driver.py"),
-        "cifar_resnet56",
-        kill,
-        *" ".join(FLAGS).split(),
-    ]
-    return subprocess.run(
-        [*command, f"--workdir={workdir}", *more],
-        cwd=HERE.parents[1],
-        # Compiling is most of the time here, and the bits are compared among like programs.
-        env=os.environ
-        | {"PYTHONPATH": str(HERE.parents[1]), "XLA_FLAGS": "--xla_backend_optimization_level=0"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 def results(workdir):
@@ -55,20 +30,21 @@ def results(workdir):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def uninterrupted(tmp_path_factory, run_process):
     workdir = tmp_path_factory.mktemp("whole")
-    done = run(workdir)
+    done = run_process("cifar_resnet56", "no", *FLAGS, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     return results(workdir)
 
 
 @pytest.mark.parametrize("kill", ["step:17", "save:3"], ids=["mid-epoch", "mid-checkpoint"])
-def test_killed_and_resumed_is_the_same_to_the_bit(kill, uninterrupted, tmp_path):
-    killed = run(tmp_path / "w", kill)
+def test_killed_and_resumed_is_the_same_to_the_bit(kill, uninterrupted, tmp_path, run_process):
+    arguments = (*FLAGS, f"--workdir={tmp_path}/w")
+    killed = run_process("cifar_resnet56", kill, *arguments)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "w/summary.json").exists()
 
-    resumed = run(tmp_path / "w", "no", "--resume")
+    resumed = run_process("cifar_resnet56", "no", *arguments, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     saved = {"step:17": 15, "save:3": 10}[kill]
     assert f"going on from step {saved} of 26" in resumed.stdout
