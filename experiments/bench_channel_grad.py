@@ -60,6 +60,7 @@ METHODS = {
 }
 TRANSFORMS = {
     "l2": optax.identity,
+    "l2 again": optax.identity,  # the control: what differs here is noise
     "reweighted_l2": channel_grad.scale_by_reweighted_l2,
     "sobolev": channel_grad.scale_by_sobolev,
     "laplacian": channel_grad.scale_by_laplacian_smoothing,
@@ -241,7 +242,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are --name=value")
     repeats = FLAGS.repeats or (20 if FLAGS.quick else 100)
     steps = FLAGS.steps or (3 if FLAGS.quick else 10)
-    names = ("l2", "sobolev") if FLAGS.quick else tuple(TRANSFORMS)
+    names = ("l2", "l2 again", "sobolev") if FLAGS.quick else tuple(TRANSFORMS)
     results = {
         "command": "python -m experiments.bench_channel_grad",
         "environment": environment.describe(),
