@@ -49,14 +49,14 @@ def load(
         the real one is prepared.
       **options: of the source: `size` (digits); `size`, `frames`, `train`, `validation` and `test`
         (moving_digits); `classes` (ucf101). Under "auto" those that the dataset taken does not know
-        are left out.
+        are left out. An option that is None is as if it were not given.
 
     Returns:
       The dataset.
 
     Raises:
       DatasetNotPrepared: a named dataset is not there or is damaged; names the command to run.
-      ValueError: unknown name, or an option that the dataset does not take.
+      ValueError: unknown name or own, or an option that the dataset does not take.
 
     Example:
       >>> dataset = load("auto", own="cifar10")
@@ -65,6 +65,9 @@ def load(
     """
     if name not in AVAILABLE:
         raise ValueError(f"dataset: got {name!r}; accepted are {', '.join(AVAILABLE)}")
+    if own not in _STAND_INS:
+        raise ValueError(f"own: got {own!r}; accepted are {', '.join(_STAND_INS)}")
+    options = {key: value for key, value in options.items() if value is not None}
     if name == "auto":
         name = own if _is_prepared(own, data_dir) else _STAND_INS[own]
         options = {key: value for key, value in options.items() if key in _OPTIONS.get(name, ())}

@@ -296,6 +296,6 @@ def _provenance(source: str, probes: dict[str, dict], skipped: dict[str, str]) -
         f"UCF-101 from {kind}, the official split, validation cut from its training list by group; "
         f"{video.CLIPS} clips of {video.FRAMES} frames equally spaced in time from each of "
         f"{len(good)} videos ({', '.join(f'{n} of {size}' for size, n in sizes.most_common(3))}), "
-        f"a centre crop of {video.CROP}x{video.CROP} averaged over {video.DOWN}x{video.DOWN} pixels"
-        f"; {small} videos smaller than the crop were scaled up, {len(skipped)} were skipped"
+        f"a centre crop of {video.CROP}x{video.CROP} averaged over 2x2 pixels; "
+        f"{small} videos smaller than the crop were scaled up, {len(skipped)} were skipped"
     )

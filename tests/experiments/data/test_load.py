@@ -41,6 +41,8 @@ def test_a_name_given_is_not_announced(tmp_path, capsys):
 def test_unknown_names_and_options_say_what_is_accepted(tmp_path):
     with pytest.raises(ValueError, match="dataset: got 'cifar'; accepted are auto, digits"):
         data.load("cifar", str(tmp_path), own="cifar10")
+    with pytest.raises(ValueError, match="own: got 'digits'; accepted are cifar10, mnist"):
+        data.load("auto", str(tmp_path), own="digits")
     with pytest.raises(ValueError, match="frames: not an option of digits; accepted are size"):
         data.load("digits", str(tmp_path), own="cifar10", frames=16)
 
@@ -48,3 +50,5 @@ def test_unknown_names_and_options_say_what_is_accepted(tmp_path):
 def test_options_reach_the_dataset(tmp_path):
     dataset = data.load("digits", str(tmp_path), own="cifar10", size=16)
     assert dataset.example_shape == (16, 16, 3)
+    dataset = data.load("digits", str(tmp_path), own="cifar10", size=None, classes=None)
+    assert dataset.example_shape == (32, 32, 3)
