@@ -123,7 +123,12 @@ def preset_values(presets: dict[str, dict[str, Any]]) -> dict[str, Any]:
 def load_dataset(own: str, **options: Any) -> Dataset:
     """The dataset that --dataset and --data_dir name; `own` is the experiment's."""
     config_lib.one_of("dataset", FLAGS.dataset, data.AVAILABLE)
-    return data.load(FLAGS.dataset, FLAGS.data_dir, own=own, **options)
+    try:
+        return data.load(FLAGS.dataset, FLAGS.data_dir, own=own, **options)
+    except DatasetNotPrepared:
+        raise
+    except ValueError as error:  # An option is a flag of the same name.
+        raise UserError(f"--{error}") from error
 
 
 def metrics() -> list[str]:

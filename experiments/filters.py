@@ -114,7 +114,8 @@ def main() -> None:
         title,
     )
 
-    options = {"size": settings["clip_size"]} if settings["dataset"] == "moving_digits" else {}
+    moving = settings["dataset"] == "moving_digits"
+    options = {"size": settings["clip_size"]} if moving else {"classes": settings["classes"]}
     dataset = data.load(settings["dataset"], FLAGS.data_dir, own="ucf101", **options)
     for clip in chosen_clips(FLAGS.clips, len(dataset.test)):
         response = activations(parameters, dataset, clip)

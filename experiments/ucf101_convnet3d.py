@@ -55,7 +55,12 @@ CHANNEL = flags.DEFINE_string(
 MOMENTUM_STEP = flags.DEFINE_float(
     "momentum_step", None, "Added to the momentum per epoch, up to 0.9. Default: from --preset."
 )
-SIZE = flags.DEFINE_integer("size", 32, "Height and width of the moving digits' clips.")
+SIZE = flags.DEFINE_integer(
+    "size", None, "Height and width of the moving digits' clips. Default: 32."
+)
+CLASSES = flags.DEFINE_integer(
+    "classes", None, "Learn the first so many classes of UCF-101. Default: all that are prepared."
+)
 TRAIN_EXAMPLES = flags.DEFINE_integer(
     "train_examples", None, "Learn from so many training clips only. Default: all."
 )
@@ -104,12 +109,13 @@ class VideoConfig(TrainConfig):
 
     Attributes:
       clip_size: height and width of the clips.
-      train_examples: training clips learnt from.
+      train_examples: training clips learnt from. classes: how many of them there are.
       optflow_strength, l2_strength, dropout, alpha, channels: see the flags.
     """
 
     clip_size: int = 32
     train_examples: int = 0
+    classes: int = 10
     optflow_strength: float = 0.0
     l2_strength: float = 1e-3
     dropout: float = 0.2
@@ -199,14 +205,14 @@ def make_runs(baseline: VideoConfig) -> list[Run]:
 
 
 def main() -> None:
-    dataset = limited(
-        common_flags.load_dataset(own="ucf101", size=SIZE.value), TRAIN_EXAMPLES.value
-    )
+    dataset = common_flags.load_dataset(own="ucf101", size=SIZE.value, classes=CLASSES.value)
+    dataset = limited(dataset, TRAIN_EXAMPLES.value)
     baseline = VideoConfig(
         dataset=dataset.name,
         model="convnet3d",
         clip_size=dataset.example_shape[1],
         train_examples=len(dataset.train),
+        classes=dataset.num_classes,
         metric=common_flags.metrics()[0],
         optflow_strength=OPTFLOW.value,
         alpha=ALPHA.value,

@@ -79,6 +79,13 @@ def test_strengths_share_initialisation_and_the_penalty_is_the_mean_cost(clips):
     assert penalties[1] == pytest.approx(3.0 * np.mean(costs), rel=1e-5)
 
 
+@pytest.mark.parametrize("flag", ["--classes=3", "--size=2"])
+def test_an_option_that_the_dataset_refuses_names_its_flag(run_main, tmp_path, flag):
+    with pytest.raises(UserError, match=f"^{flag.split('=')[0]}: "):
+        run_main("ucf101_convnet3d", *SMALL, flag, f"--workdir={tmp_path}/w")
+    assert not list(tmp_path.iterdir())
+
+
 def test_train_examples_are_checked(clips):
     assert len(binary.limited(clips, 7).train) == 7
     assert binary.limited(clips, None) is clips
