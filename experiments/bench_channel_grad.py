@@ -17,10 +17,8 @@ Takes about ten minutes on two CPU cores; --quick less than two.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +31,8 @@ from absl import app, flags
 import channel_grad
 from experiments import environment
 from experiments.models.resnet import ResNet
+from experiments.timing import in_turns, quartiles
+from experiments.training.workdir import write_json
 
 SHAPES = {
     "3x3x16x16": (3, 3, 16, 16),
@@ -73,52 +73,33 @@ TRANSFORMS = {
 ELEMENTS, MOST = 2**21, 16
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("out", None, "JSON file for the results, with device, versions and commit.")
-flags.DEFINE_bool("quick", False, "Fewer shapes, metrics and repetitions.")
-flags.DEFINE_list("batch_sizes", ["128", "8"], "Batch sizes of the training step; empty for none.")
-flags.DEFINE_string(
-    "precision", "float32", f"What convolutions compute in. Accepted: {', '.join(PRECISIONS)}."
-)
-flags.DEFINE_integer("depth", 56, "Layers of the ResNet: 6 n + 2.", lower_bound=8)
-flags.DEFINE_integer("repeats", None, "Turns for each shape. Default: 100, or 20 if --quick.")
-flags.DEFINE_integer("steps", None, "Turns for each batch size. Default: 10, or 3 if --quick.")
-flags.register_validator(
-    "batch_sizes",
-    lambda sizes: all(size.isdigit() and int(size) > 0 for size in sizes),
-    "accepted: positive integers, separated by commas",
-)
-flags.register_validator(
-    "precision", lambda name: name in PRECISIONS, f"accepted: {', '.join(PRECISIONS)}"
-)
-flags.register_validator(
-    "depth", lambda depth: (depth - 2) % 6 == 0, "accepted: 6 n + 2, such as 56"
-)
-for _name in ("repeats", "steps"):
-    flags.register_validator(_name, lambda n: n is None or n > 0, "accepted: integers > 0")
 
 
-def in_turns(calls: dict[str, Callable[[], Any]], turns: int) -> dict[str, np.ndarray]:
-    """Seconds of each call, (turns,), all calls one after another in every turn.
-
-    In a new order in every turn, because a call is up to a third faster or slower depending on the
-    one before it. Each is first run twice, untimed, for compilation and for memory to be at hand.
-    """
-    order = np.random.default_rng(0)
-    for call in calls.values():
-        jax.block_until_ready(call())
-        jax.block_until_ready(call())
-    seconds = {name: np.zeros(turns) for name in calls}
-    for turn in range(turns):
-        for name in order.permutation(list(calls)):
-            start = time.perf_counter()
-            jax.block_until_ready(calls[name]())
-            seconds[name][turn] = time.perf_counter() - start
-    return seconds
-
-
-def quartiles(values: np.ndarray) -> dict[str, float]:
-    low, median, high = np.percentile(values, [25, 50, 75])
-    return {"median": float(median), "low": float(low), "high": float(high)}
+def define() -> None:
+    flags.DEFINE_string("out", None, "JSON file for the results, with device, versions and commit.")
+    flags.DEFINE_bool("quick", False, "Fewer shapes, metrics and repetitions.")
+    flags.DEFINE_list(
+        "batch_sizes", ["128", "8"], "Batch sizes of the training step; empty for none."
+    )
+    flags.DEFINE_string(
+        "precision", "float32", f"What convolutions compute in. Accepted: {', '.join(PRECISIONS)}."
+    )
+    flags.DEFINE_integer("depth", 56, "Layers of the ResNet: 6 n + 2.", lower_bound=8)
+    flags.DEFINE_integer("repeats", None, "Turns for each shape. Default: 100, or 20 if --quick.")
+    flags.DEFINE_integer("steps", None, "Turns for each batch size. Default: 10, or 3 if --quick.")
+    flags.register_validator(
+        "batch_sizes",
+        lambda sizes: all(size.isdigit() and int(size) > 0 for size in sizes),
+        "accepted: positive integers, separated by commas",
+    )
+    flags.register_validator(
+        "precision", lambda name: name in PRECISIONS, f"accepted: {', '.join(PRECISIONS)}"
+    )
+    flags.register_validator(
+        "depth", lambda depth: (depth - 2) % 6 == 0, "accepted: 6 n + 2, such as 56"
+    )
+    for _name in ("repeats", "steps"):
+        flags.register_validator(_name, lambda n: n is None or n > 0, "accepted: integers > 0")
 
 
 def bench_shape(shape: tuple[int, ...], turns: int) -> dict[str, Any]:
@@ -229,14 +210,6 @@ def step_table(batch: str, result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def save(results: dict[str, Any], path: pathlib.Path) -> None:
-    """Write the file in one piece: an interruption leaves the old one, or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(results, indent=1) + "\n")
-    os.replace(unfinished, path)
-
-
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are --name=value")
@@ -265,9 +238,10 @@ def main(argv: list[str]) -> None:
         results["steps"][batch] = result
         print("\n" + step_table(batch, result), flush=True)
     if FLAGS.out:
-        save(results, pathlib.Path(FLAGS.out).expanduser())
+        write_json(pathlib.Path(FLAGS.out).expanduser(), results)
         print(f"\nwritten to {FLAGS.out}")
 
 
 if __name__ == "__main__":
+    define()
     app.run(main)

@@ -13,17 +13,20 @@ import numpy as np
 def in_turns(calls: dict[str, Callable[[], Any]], turns: int) -> dict[str, np.ndarray]:
     """Seconds of each call, (turns,), all calls one after another in every turn.
 
-    Each is first run twice, untimed, for compilation and for memory to be at hand. What a call
-    returns is waited for.
+    What a call returns is waited for.
+
+    In a new order in every turn, because a call is up to a third faster or slower depending on the
+    one before it. Each is first run twice, untimed, for compilation and for memory to be at hand.
     """
+    order = np.random.default_rng(0)
     for call in calls.values():
         jax.block_until_ready(call())
         jax.block_until_ready(call())
     seconds = {name: np.zeros(turns) for name in calls}
     for turn in range(turns):
-        for name, call in calls.items():
+        for name in order.permutation(list(calls)):
             start = time.perf_counter()
-            jax.block_until_ready(call())
+            jax.block_until_ready(calls[name]())
             seconds[name][turn] = time.perf_counter() - start
     return seconds
 
