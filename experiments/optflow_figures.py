@@ -1,0 +1,207 @@
+"""Figures 1 to 5 of "3D ConvNets with Optical Flow Based Regularization", from code.
+
+    python -m experiments.optflow_figures --out=figures
+
+Writes figure1.png to figure5.png and figures.json, which holds every number that is drawn and a
+caption for each figure. Figure 5 measures time: leave the machine alone meanwhile.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+import optflow_jax
+from experiments import common_flags, environment
+from experiments.errors import UserError
+from experiments.figures import optflow as figures
+from experiments.figures.training import save
+from experiments.optflow_peers import scipy_as_the_paper
+from experiments.training.workdir import write_json
+
+FLAGS = flags.FLAGS
+LUMINANCE = np.array([0.1140, 0.5870, 0.2989])  # of blue, green, red
+SIZES = (3, 4, 5, 7, 9, 12, 16, 24, 32)
+BATCH, TURNS = 16, 7
+SCIPY_SECONDS = 3.0  # SciPy stops at the first size that takes longer for one filter.
+
+
+def define() -> None:
+    flags.DEFINE_string("out", "figures", "Folder for the figures.")
+    flags.DEFINE_list("figures", list("12345"), "Which of the figures 1 to 5.")
+
+
+def blob(frames: int = 5, size: int = 15, noise: float = 0.1, seed: int = 0) -> np.ndarray:
+    """A Gaussian blob that moves one pixel right and half a pixel down a frame, (T, H, W).
+
+    Args:
+      noise: standard deviation of the noise, as a part of the blob's height.
+    """
+    y, x = np.mgrid[:size, :size]
+    clip = [
+        np.exp(-((x - 5 - t) ** 2 + (y - 6 - 0.5 * t) ** 2) / (2 * 2.0**2)) for t in range(frames)
+    ]
+    return np.array(clip) + noise * np.random.default_rng(seed).normal(size=(frames, size, size))
+
+
+def figure1() -> tuple[dict[str, Any], Any]:
+    clip = 10 * blob()
+    flow = optflow_jax.flow(jnp.asarray(clip))
+    u, v = np.asarray(flow.u), np.asarray(flow.v)
+    bright = clip[:-1] > 5.0
+    numbers = {
+        "caption": "Optical flow of a blob that moves by (1, 0.5) pixels a frame, with noise of "
+        "10 % of its height. Where the blob is bright the flow found is, on average, "
+        f"({u[:-1][bright].mean():.2f}, {v[:-1][bright].mean():.2f}); the paper's differences "
+        "lack the factor 1/2, so that 0.5 stands for one pixel a frame.",
+        "cost": float(flow.cost),
+        "mean_flow": [float(u[:-1][bright].mean()), float(v[:-1][bright].mean())],
+        "clip": clip, "u": u, "v": v,
+    }  # fmt: skip
+    return numbers, figures.flow_frames(clip, u, v)
+
+
+def two_filters() -> tuple[np.ndarray, np.ndarray]:
+    """The filters of figure 2, (channel B G R, T, H, W): noise, and a noisy bar that moves."""
+    rng = np.random.RandomState(1234)
+    top = 1.83 * rng.randn(1, 3, 7, 7, 7)
+    bottom = np.zeros((1, 3, 7, 7, 7))
+    for t in range(7):
+        bottom[:, :, t, 2:5, t : t + 2] = 5
+    bottom += 0.5 * rng.randn(1, 3, 7, 7, 7)
+    return top[0], bottom[0]
+
+
+def figure2() -> tuple[dict[str, Any], Any]:
+    top, bottom = two_filters()
+    collapsed = np.tensordot(LUMINANCE, np.stack([top, bottom], axis=1), axes=1)
+    costs = np.asarray(optflow_jax.cost(jnp.asarray(collapsed)))
+    norms = [float(np.linalg.norm(w)) for w in (top, bottom)]
+    numbers = {
+        "caption": f"Two filters of about equal norm, {norms[0]:.1f} and {norms[1]:.1f}: the cost "
+        f"of noise is {costs[0]:.3f}, that of a moving bar {costs[1]:.3f} (the paper: 235 and 80).",
+        "costs": costs, "norms": norms, "top": top, "bottom": bottom,
+    }  # fmt: skip
+    return numbers, figures.filter_pair(top, bottom, costs)
+
+
+def figure3() -> tuple[dict[str, Any], Any]:
+    rng = np.random.default_rng(0)
+    shape = (200, 7, 7, 7)
+    drawn = {
+        "normal": rng.normal(size=shape),
+        "uniform": rng.uniform(-np.sqrt(3), np.sqrt(3), shape),
+        "Laplace": rng.laplace(scale=np.sqrt(0.5), size=shape),
+    }
+    scales = rng.uniform(0.2, 2.5, (200, 1, 1, 1))
+    points = {}
+    for name, filters in drawn.items():
+        cost = np.asarray(optflow_jax.cost(jnp.asarray(scales * filters)))
+        points[name] = {"norm": np.linalg.norm((scales * filters).reshape(200, -1), axis=1)}
+        points[name]["cost"] = cost
+    everything = [np.concatenate([p[k] for p in points.values()]) for k in ("norm", "cost")]
+    correlation = float(np.corrcoef(*map(np.log, everything))[0, 1])
+    numbers = {
+        "caption": "Cost against norm for 600 random 7x7x7 filters of three distributions; the "
+        f"logarithms correlate with r = {correlation:.3f}.",
+        "correlation_of_logarithms": correlation,
+        "points": points,
+    }
+    return numbers, figures.norm_and_cost(points)
+
+
+def figure4() -> tuple[dict[str, Any], Any]:
+    filters = jnp.asarray(np.random.default_rng(1).normal(size=(400, 7, 7, 7)))
+    cost, gradient = jax.vmap(jax.value_and_grad(optflow_jax.cost))(filters)
+    steps = np.array([0.01, 0.03, 0.1, 0.3, 0.5])
+    moved = [filters - step * gradient for step in steps]
+
+    def norm(w):
+        return jnp.linalg.norm(w.reshape(400, -1), axis=1)
+
+    costs = np.array([optflow_jax.cost(w) / cost for w in moved])
+    norms = np.array([norm(w) / norm(filters) for w in moved])
+    middle = int(np.flatnonzero(steps == 0.1)[0])
+    numbers = {
+        "caption": "400 random 7x7x7 filters after one step along the negative gradient of the "
+        f"cost. At a step of 0.1 the cost falls by {100 * (1 - np.median(costs[middle])):.1f} % "
+        f"and the norm by {100 * (1 - np.median(norms[middle])):.1f} % (medians).",
+        "steps": steps, "relative_cost": costs, "relative_norm": norms,
+    }  # fmt: skip
+    return numbers, figures.after_a_step(steps, costs, norms)
+
+
+def seconds_of(call, turns: int) -> float:
+    """Median seconds of a call, after one that does not count."""
+    jax.block_until_ready(call())
+    taken = []
+    for _ in range(turns):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        taken.append(time.perf_counter() - start)
+    return float(np.median(taken))
+
+
+def figure5() -> tuple[dict[str, Any], Any]:
+    rng = np.random.default_rng(2)
+    solve = jax.jit(jax.value_and_grad(lambda w: jnp.sum(optflow_jax.cost(w))))
+    pixels, ours, theirs, too_slow = [], [], [], False
+    for size in SIZES:
+        filters = jnp.asarray(rng.normal(size=(BATCH, size, size, size)), jnp.float32)
+        pixels.append(size**3)
+        ours.append(seconds_of(lambda filters=filters: solve(filters), TURNS) / BATCH)
+        if not too_slow:
+            one = np.asarray(filters[:1])
+            theirs.append(seconds_of(lambda one=one: scipy_as_the_paper(one), 3))
+            too_slow = theirs[-1] > SCIPY_SECONDS
+
+    def exponent(times):
+        return float(np.polyfit(np.log(pixels[: len(times)]), np.log(times), 1)[0])
+
+    numbers = {
+        "caption": f"Time for cost and gradient of one filter, in a batch of {BATCH}, against its "
+        f"number of pixels, 3x3x3 to 32x32x32, weights of scale 1; the fitted exponent is "
+        f"{exponent(ours):.2f}; that of SciPy, as in the paper, {exponent(theirs):.2f}.",
+        "pixels": pixels, "seconds": ours, "exponent": exponent(ours),
+        "scipy_seconds": theirs, "scipy_exponent": exponent(theirs),
+    }  # fmt: skip
+    return numbers, figures.time_and_size(pixels, ours, exponent(ours), theirs, exponent(theirs))
+
+
+def plain(value: Any) -> Any:
+    """Arrays as lists, for JSON."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return np.round(value.astype(float), 6).tolist()
+    return value
+
+
+def main() -> None:
+    makers = {"1": figure1, "2": figure2, "3": figure3, "4": figure4, "5": figure5}
+    for name in FLAGS.figures:
+        if name not in makers:
+            raise UserError(f"--figures: got {name!r}; accepted are 1, 2, 3, 4, 5")
+    out = pathlib.Path(FLAGS.out).expanduser()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out: cannot make {out}: {error.strerror}") from error
+    results: dict[str, Any] = {"environment": environment.describe()}
+    for name in FLAGS.figures:
+        numbers, figure = makers[name]()
+        save(figure, out / f"figure{name}.png")
+        results[f"figure{name}"] = plain(numbers)
+        print(f"figure {name}: {numbers['caption']}", flush=True)
+    write_json(out / "figures.json", results)
+
+
+if __name__ == "__main__":
+    define()
+    common_flags.run(main)
