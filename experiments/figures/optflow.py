@@ -8,6 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 
 def flow_frames(clip: np.ndarray, u: np.ndarray, v: np.ndarray) -> Figure:
@@ -58,6 +59,8 @@ def norm_and_cost(points: dict[str, dict[str, np.ndarray]]) -> Figure:
         axis.loglog(point["norm"], point["cost"], marker, ms=3.5, alpha=0.6, label=name)
     axis.set_xlabel(r"$L_2$ norm of the filter")
     axis.set_ylabel("OptFlow cost R(W)")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_xticks([5, 10, 20, 50], ["5", "10", "20", "50"])
     axis.grid(alpha=0.3, which="both")
     axis.legend(title="elements drawn from")
     return figure
@@ -71,7 +74,7 @@ def after_a_step(steps: np.ndarray, costs: np.ndarray, norms: np.ndarray) -> Fig
       costs, norms: (S, filters).
     """
     figure, axis = plt.subplots(figsize=(5, 3.8), layout="constrained")
-    axis.plot(1, 1, "k*", ms=10, label="before")
+    axis.plot(1, 1, "k*", ms=5, label="before")
     for step, cost, norm in zip(steps, costs, norms, strict=True):
         axis.plot(norm, cost, ".", ms=3, alpha=0.6, label=f"step {step:g}")
     axis.set_xlabel(r"$L_2$ norm, relative")
