@@ -88,6 +88,8 @@ def _solve(temporal: bool, solver: str, forced: bool):
 
     @jax.custom_batching.custom_vmap
     def solve(a, b, alpha, c, *forcing):
+        if not alpha.size:
+            return Minimum(c, c, c, alpha > 0, alpha.astype(jnp.int32))
         problem = _problem(a, b, alpha, c, forcing if forced else None, temporal)
         solution, converged = _solvers.run(problem, solver)
         frames, count = (1 if temporal else len(a)), len(alpha)

@@ -131,7 +131,7 @@ def first_convolution(params) -> str:
         raise ValueError(
             f"params has no leaf of rank 5; its leaves are {[p for p, _ in _leaves(params)]}"
         )
-    if len({re.sub(r"\d+", "", path) for path in paths}) > 1:
+    if len({re.sub(r"_?\d+", "", path) for path in paths}) > 1:
         raise ValueError(f"where='first' cannot tell which of {paths} comes first; give a path")
     return min(paths, key=lambda path: [int(number) for number in re.findall(r"\d+", path)])
 

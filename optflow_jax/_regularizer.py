@@ -28,11 +28,12 @@ class Flow(NamedTuple):
     """The optimal flow of filters, and how it was found; see `flow`.
 
     Attributes:
-        u: horizontal flow in pixels per frame, `(*batch, T, H, W)`. v: vertical flow in pixels per
-        frame, `(*batch, T, H, W)`. residual: what is left of brightness constancy, a*u + b*v + c,
-        `(*batch, T, H, W)`. cost: R(W), `(*batch,)`. converged: whether the numbers are to be
-        trusted, `(*batch,)` bool. iterations: of the solver, `(*batch,)` int32; 0 for direct
-        solvers, -1 where the solver does not tell.
+        u: horizontal flow in pixels per frame, `(*batch, T, H, W)`.
+        v: vertical flow in pixels per frame, `(*batch, T, H, W)`.
+        residual: what is left of brightness constancy, a*u + b*v + c, `(*batch, T, H, W)`.
+        cost: R(W), `(*batch,)`.
+        converged: whether the numbers are to be trusted, `(*batch,)` bool.
+        iterations: of "cg"; of refinement for the sparse solvers; 0 for "cholesky"; `(*batch,)`.
     """
 
     u: jax.Array

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from optflow_jax._solvers import _auto, _cg, _cholesky, _sparse_cg, _sparse_direct
-from optflow_jax._solvers._problem import Problem, Solution, accepted
+from optflow_jax._solvers._problem import Problem, Solution, dual
 
 SOLVERS: dict[str, Callable[[Problem], Solution]] = {
     "auto": _auto.solve,
@@ -32,7 +32,9 @@ def run(problem: Problem, name: str):
         `solution, converged`, the latter `(N,)` bool.
     """
     finite = jnp.isfinite(problem.alpha) & (problem.alpha > 0)
-    for x in (problem.ab, problem.c, problem.forcing):
+    # Weights beyond 1e18 in float32 have squares that overflow; they count as infinite.
+    squares = jnp.asarray(problem.smoothness.diagonal.max(), problem.ab.dtype) * problem.ab**2
+    for x in (squares, problem.c, problem.forcing):
         if x is not None:
             finite &= jnp.all(jnp.isfinite(x), axis=tuple(range(x.ndim - 1)))
     # The solution is linear in the right-hand side: at unit scale no square of it under- or
@@ -50,6 +52,6 @@ def run(problem: Problem, name: str):
         problem.smoothness,
     )
     solution = SOLVERS[name](safe)
-    converged = finite & accepted(safe, solution)
+    converged = finite & dual(safe).accepted(safe.residual(solution))
     factor = jnp.where(finite, size, jnp.nan)
     return Solution(solution.z * factor, solution.uv * factor, solution.iterations), converged

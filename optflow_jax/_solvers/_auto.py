@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from optflow_jax._solvers import _cg, _cholesky
-from optflow_jax._solvers._problem import Problem, Solution, accepted
+from optflow_jax._solvers._problem import Problem, Solution, dual
 
 # A class of 2048 pixels takes 17 MB in float32 to factor, and seconds on a laptop; beyond that
 # stay with "cg".
@@ -29,7 +29,7 @@ def solve(problem: Problem) -> Solution:
     first = _cg.solve(problem)
     if max(c.size for c in problem.smoothness.classes) > _FACTOR_UP_TO:
         return first
-    good = accepted(problem, first)
+    good = dual(problem).accepted(problem.residual(first))
 
     def fall_back():
         second = _cholesky.solve(problem)

@@ -21,9 +21,11 @@ class Border(NamedTuple):
     """E = Q R with orthonormal columns Q (zero beyond the rank) and R upper triangular.
 
     Attributes:
-        basis: Q, `(m, 2, N)`, m the size of the singular class. r11, r12, r22: R, each `(N,)`,
-        with r11 >= the norm of the other column; r22 is 0 at rank one.
-        swapped: `(N,)`, whether the columns of E were exchanged before the factorisation.
+        basis: Q, `(m, 2, N)`, m the size of the singular class.
+        r11: the norm of the longer column of E, `(N,)`.
+        r12: the shorter column's component along it, `(N,)`.
+        r22: the norm of what is left of the shorter column, `(N,)`; 0 at rank one.
+        swapped: whether the second column of E is the longer one, `(N,)` bool.
     """
 
     basis: jnp.ndarray

@@ -55,14 +55,15 @@ def solve(problem: Problem) -> Solution:
 
     def unfinished(carry):
         _, residual, _, _, rounds = carry
-        return (rounds < _ROUNDS) & jnp.any(system.error(residual) > 64 * target)
+        again = jnp.any(system.error(residual) > 64 * target)
+        return (rounds == 0) | (rounds < _ROUNDS) & again
 
     y, image, residual = system.start(), jnp.zeros_like(system.ab), system.rhs
     if system.border is not None:
         image = system.smoothness.inverse(system.ab * y[:, None])
         residual = system.project(residual - system.shift * y - system.couple(image))
     carry = y, residual, image, jnp.zeros(y.shape[1], jnp.int32), 0
-    y, _, image, iterations, _ = lax.while_loop(unfinished, run, run(carry))
+    y, _, image, iterations, _ = lax.while_loop(unfinished, run, carry)
     return Solution(system.scale * y, system.flow(y, image), iterations)
 
 

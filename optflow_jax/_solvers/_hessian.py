@@ -25,10 +25,11 @@ class Pattern(NamedTuple):
     """Where the Hessian of one filter has entries; NumPy, sorted by row.
 
     Attributes:
-        rows, columns: the coordinates of the entries, each `(nnz,)`. slots: to which entry each
-        contribution is added; the contributions are, in this order, K for u, K for v,
-            the diagonals of the blocks uu, uv, vu and vv, and the null space's m x m blocks uu,
-            uv, vu, vv.
+        rows: of the entries, `(nnz,)`.
+        columns: of the entries, `(nnz,)`.
+        slots: to which entry each contribution is added; the contributions are, in this order, K
+            for u, K for v, the diagonals of the blocks uu, uv, vu and vv, and the null space's
+            m x m blocks uu, uv, vu, vv.
         smoothness: K's own entries, as rows, columns and values.
     """
 

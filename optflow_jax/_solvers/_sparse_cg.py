@@ -7,7 +7,8 @@ from jax.experimental import sparse
 from jax.scipy.sparse.linalg import cg
 
 from optflow_jax._solvers._hessian import assemble, residual_from_flow
-from optflow_jax._solvers._problem import Problem, Solution, from_dual, precision
+from optflow_jax._solvers._problem import Problem, Solution, precision
+from optflow_jax._solvers._refine import refine
 
 _MAX_ITERATIONS = 2000
 
@@ -19,8 +20,14 @@ def solve(problem: Problem) -> Solution:
         problem: the systems.
 
     Returns:
-        The solution; `jax.scipy` does not tell its iterations, which are given as -1.
+        The solution; `iterations` counts the rounds of refinement, since `jax.scipy` does not tell
+        its own iterations.
     """
+    return refine(problem, _solve_once)
+
+
+def _solve_once(problem: Problem):
+    """z, `(n, N)`, to the accuracy that the Hessian allows."""
     system = assemble(problem)
     size = system.rhs.shape[1]
     indices = np.stack([system.pattern.rows, system.pattern.columns], axis=1).astype(np.int32)
@@ -36,5 +43,4 @@ def solve(problem: Problem) -> Solution:
         return cg(lambda x: matrix @ x, rhs, tol=tolerance, maxiter=_MAX_ITERATIONS)[0]
 
     flow = system.scale * jax.vmap(one)(system.values, system.rhs)
-    count = jnp.full(len(flow), -1, jnp.int32)
-    return from_dual(problem, residual_from_flow(problem, flow), count)
+    return residual_from_flow(problem, flow)

@@ -10,7 +10,8 @@ import numpy as np
 from jax.experimental.sparse.linalg import spsolve
 
 from optflow_jax._solvers._hessian import assemble, residual_from_flow
-from optflow_jax._solvers._problem import Problem, Solution, from_dual
+from optflow_jax._solvers._problem import Problem, Solution
+from optflow_jax._solvers._refine import refine
 
 
 def solve(problem: Problem) -> Solution:
@@ -20,8 +21,13 @@ def solve(problem: Problem) -> Solution:
         problem: the systems.
 
     Returns:
-        The solution; `iterations` is 0.
+        The solution; `iterations` counts the rounds of refinement.
     """
+    return refine(problem, _solve_once)
+
+
+def _solve_once(problem: Problem):
+    """z, `(n, N)`, to the accuracy that the Hessian allows."""
     system = assemble(problem)
     count, size = system.rhs.shape
     blocks = np.arange(count)[:, None]
@@ -35,4 +41,4 @@ def solve(problem: Problem) -> Solution:
         system.rhs.ravel(),
     )
     flow = system.scale * x.reshape(count, size)
-    return from_dual(problem, residual_from_flow(problem, flow), jnp.zeros(count, jnp.int32))
+    return residual_from_flow(problem, flow)

@@ -1,0 +1,105 @@
+"""Derivatives of both modes and of second order, by finite differences and against each other."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+import optflow_jax
+
+SOLVERS = ("auto", "cg", "cholesky", "sparse_cg", "sparse_direct")
+
+# Compiling takes longer than running here; unoptimised code takes half as long to compile.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def _filters(*shape):
+    return jnp.asarray(np.random.RandomState(8).randn(*shape))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_reverse_mode_to_second_order(solver, x64):
+    cost = functools.partial(optflow_jax.cost, solver=solver)
+    arguments = _filters(2, 3, 4), jnp.asarray(0.8)
+    check_grads(lambda w, alpha: cost(w, alpha=alpha), arguments, 2, modes=["rev"])
+
+
+@pytest.mark.parametrize("solver", ["cg", "cholesky"])
+def test_reverse_mode_to_second_order_with_a_singular_matrix(solver, x64):
+    cost = functools.partial(optflow_jax.cost, temporal=False, solver=solver)
+    check_grads(cost, (_filters(2, 3, 5),), 2, modes=["rev"])
+
+
+def test_forward_mode_of_the_companion(x64):
+    arguments = _filters(2, 3, 4), jnp.asarray(0.8)
+    check_grads(lambda w, a: optflow_jax.cost_forward(w, alpha=a, solver="cg"), arguments, 2)
+
+
+def test_derivatives_of_the_flow(x64):
+    def flow(w, a):
+        found = optflow_jax.flow(w, alpha=a, solver="cholesky")
+        return found.u, found.v, found.residual, found.cost
+
+    check_grads(flow, (_filters(2, 3, 4), jnp.asarray(0.8)), 1)
+
+
+def test_hessians_agree(x64):
+    w, direction = _filters(2, 3, 4), _filters(2, 3, 4)[::-1]
+    hessian = quick_jit(jax.hessian(optflow_jax.cost_forward))(w).reshape(24, 24)
+    np.testing.assert_allclose(hessian, hessian.T, atol=1e-10)
+    gradient = jax.jit(jax.grad(optflow_jax.cost))
+    product = hessian @ direction.ravel()
+    backward = jax.grad(lambda w: jnp.vdot(gradient(w), direction))(w)
+    np.testing.assert_allclose(backward.ravel(), product, atol=1e-9)
+    forward = jax.jvp(gradient, (w,), (direction,))[1]
+    np.testing.assert_allclose(forward.ravel(), product, atol=1e-9)
+    step = 1e-5
+    difference = (gradient(w + step * direction) - gradient(w - step * direction)) / (2 * step)
+    np.testing.assert_allclose(product, difference.ravel(), rtol=1e-5, atol=1e-6)
+
+
+def test_forward_mode_of_cost_itself_is_refused():
+    with pytest.raises(TypeError, match="custom_vjp"):
+        jax.jvp(optflow_jax.cost, (jnp.ones((2, 2, 2)),), (jnp.ones((2, 2, 2)),))
+
+
+def test_backward_pass_costs_no_second_solve():
+    filters = jnp.ones((4, 3, 4, 5))
+    cost = functools.partial(optflow_jax.cost, solver="cholesky")
+    value = jax.jit(lambda w: cost(w).sum()).lower(filters).compile().as_text()
+    both = jax.jit(jax.value_and_grad(lambda w: cost(w).sum())).lower(filters).compile().as_text()
+    assert value.count("potrf") > 0
+    assert both.count("potrf") == value.count("potrf")
+    assert both.count(" while(") == value.count(" while(")
+
+
+@pytest.mark.parametrize("solver", ["auto", "sparse_direct"])
+def test_batches_agree_however_they_are_written(solver):
+    filters = jnp.asarray(np.random.RandomState(9).randn(2, 3, 2, 3, 4), jnp.float32)
+    alpha = jnp.asarray([[0.5, 1.0, 2.0], [1.0, 1.0, 3.0]])
+
+    def cost(w, a):
+        return optflow_jax.cost(w, alpha=a, solver=solver)
+
+    def total(w, a):
+        return cost(w, a).sum(), cost(w, a)
+
+    def slopes(w, a):
+        return jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(w, a)
+
+    (_, leading), gradients = quick_jit(slopes)(filters, alpha)
+    assert leading.shape == (2, 3)
+    (_, mapped), each = quick_jit(jax.vmap(jax.vmap(slopes)))(filters, alpha)
+    np.testing.assert_allclose(mapped, leading, rtol=1e-6)
+    for a, b in zip(gradients, each, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    one = cost(filters[1, 2], alpha[1, 2])
+    assert one.shape == ()
+    np.testing.assert_allclose(one, leading[1, 2], rtol=1e-5)
+    # One filter under three strengths of smoothness: R grows with alpha.
+    over_alpha = jax.vmap(cost, in_axes=(None, 0))(filters[0, 0], jnp.asarray([0.1, 0.5, 10.0]))
+    np.testing.assert_allclose(over_alpha[1], leading[0, 0], rtol=1e-5)
+    assert (jnp.diff(over_alpha) > 0).all()

@@ -1,0 +1,161 @@
+"""Kernels of networks: collapse, the regularizer of a kernel and of a tree, a training step."""
+
+import flax.linen as nn
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import optflow_jax
+
+
+def _kernel(*shape):
+    return np.random.RandomState(0).randn(*shape).astype(np.float32)
+
+
+def test_collapse():
+    kernel = _kernel(2, 3, 4, 3, 5)
+    weights = {
+        "mean": [1 / 3] * 3,
+        "rgb": [0.2989, 0.5870, 0.1140],
+        "bgr": [0.1140, 0.5870, 0.2989],
+    }
+    for channels, values in weights.items():
+        expected = np.moveaxis(kernel @ np.zeros((5, 0)) if False else kernel, -1, 0)
+        expected = np.tensordot(expected, np.array(values), axes=([4], [0]))
+        np.testing.assert_allclose(
+            optflow_jax.collapse(kernel, channels), expected, rtol=1e-5, atol=1e-6
+        )
+        by_weights = optflow_jax.collapse(kernel, jnp.asarray(values))
+        np.testing.assert_allclose(by_weights, expected, rtol=1e-5, atol=1e-6)
+    assert optflow_jax.collapse(jnp.asarray(kernel, jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_regularizer_is_the_mean_of_the_costs():
+    kernel = _kernel(2, 3, 4, 3, 5)
+    filters = optflow_jax.collapse(kernel, "rgb")
+    expected = optflow_jax.cost(filters, alpha=0.5, temporal=False).mean()
+    got = optflow_jax.regularizer(kernel, channels="rgb", alpha=0.5, temporal=False)
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_is_solved_in_float32(dtype):
+    kernel = jnp.asarray(_kernel(2, 3, 4, 1, 5), dtype)
+    filters = optflow_jax.collapse(kernel.astype(jnp.float32))
+    expected, slope = jax.value_and_grad(lambda w: optflow_jax.cost(w).sum())(filters)
+    half = filters.astype(dtype)
+    got, gradient = jax.value_and_grad(lambda w: optflow_jax.cost(w).astype(jnp.float32).sum())(
+        half
+    )
+    assert optflow_jax.cost(half).dtype == gradient.dtype == dtype
+    np.testing.assert_allclose(got, expected, rtol=2 * jnp.finfo(dtype).eps)
+    np.testing.assert_array_equal(gradient, slope.astype(dtype))
+    flow = optflow_jax.flow(half)
+    assert flow.u.dtype == flow.v.dtype == flow.residual.dtype == flow.cost.dtype == dtype
+    assert optflow_jax.regularizer(kernel).dtype == dtype
+
+
+class _ConvNet(nn.Module):
+    """Two 3D convolutions and a dense layer."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(6, (3, 5, 5))(x))
+        x = nn.relu(nn.Conv(4, (3, 3, 3), strides=(1, 2, 2))(x))
+        return nn.Dense(2)(x.reshape(len(x), -1))
+
+
+@pytest.mark.parametrize("solver", ["cg", "cholesky"])
+def test_a_regularized_training_step(solver):
+    model = _ConvNet()
+    clips = jnp.asarray(_kernel(4, 4, 8, 8, 3))
+    labels = jnp.array([0, 1, 0, 1])
+    params = model.init(jax.random.key(0), clips)["params"]
+    optimizer = optax.sgd(0.05)
+
+    def penalty(params):
+        kernel = params["Conv_0"]["kernel"]
+        return optflow_jax.regularizer(kernel, channels="rgb", solver=solver)
+
+    @jax.jit
+    def step(params, state):
+        def loss(params):
+            logits = model.apply({"params": params}, clips)
+            data = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+            return data + 10 * penalty(params), penalty(params)
+
+        (_, value), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state, value
+
+    state = optimizer.init(params)
+    compiled = step.lower(params, state).compile()
+    assert "callback" not in compiled.as_text()
+    values = []
+    for _ in range(4):
+        params, state, value = compiled(params, state)
+        values.append(float(value))
+    assert np.all(np.diff(values) < 0)
+    assert values[-1] < 0.9 * values[0]
+
+
+def test_the_sparse_direct_solver_does_call_back_on_cpu():
+    """That the test above can fail: JAX itself calls SciPy for `spsolve` on a CPU."""
+    filters = jnp.ones((2, 2, 2, 3))
+    text = jax.jit(lambda w: optflow_jax.cost(w, solver="sparse_direct")).lower(filters).as_text()
+    assert "callback" in text
+
+
+def _params():
+    return {
+        "Conv_0": {"kernel": _kernel(2, 3, 3, 3, 4), "bias": np.zeros(4, np.float32)},
+        "Conv_1": {"kernel": _kernel(2, 3, 3, 4, 2), "bias": np.zeros(2, np.float32)},
+        "Conv_10": {"kernel": _kernel(2, 3, 3, 2, 2), "bias": np.zeros(2, np.float32)},
+        "Dense_0": {"kernel": _kernel(8, 2), "bias": np.zeros(2, np.float32)},
+    }
+
+
+def test_tree_regularizer_chooses_leaves_by_path():
+    params = _params()
+    each = {
+        n: optflow_jax.regularizer(params[n]["kernel"]) for n in ("Conv_0", "Conv_1", "Conv_10")
+    }
+    assert optflow_jax.first_convolution(params) == "Conv_0/kernel"
+    np.testing.assert_allclose(optflow_jax.tree_regularizer(params), each["Conv_0"], rtol=1e-6)
+    some = optflow_jax.tree_regularizer(params, where=r"Conv_[01]/kernel$")
+    np.testing.assert_allclose(some, each["Conv_0"] + each["Conv_1"], rtol=1e-6)
+    every = optflow_jax.tree_regularizer(params, where=lambda path, leaf: leaf.ndim == 5)
+    np.testing.assert_allclose(every, sum(each.values()), rtol=1e-6)
+    gradient = jax.grad(lambda p: optflow_jax.tree_regularizer(p, channels="rgb"))(params)
+    assert np.any(gradient["Conv_0"]["kernel"]) and not np.any(gradient["Conv_1"]["kernel"])
+
+
+def test_first_convolution_of_haiku_and_of_many_layers():
+    network = hk.transform(lambda x: hk.Conv3D(2, 3)(hk.Conv3D(3, 3)(x)))
+    params = network.init(jax.random.key(0), jnp.zeros((1, 3, 4, 4, 1)))
+    with pytest.raises(
+        ValueError, match="cannot tell which"
+    ):  # conv3_d and conv3_d_1 differ in form
+        optflow_jax.first_convolution(params)
+    np.testing.assert_allclose(
+        optflow_jax.tree_regularizer(params, where="^conv3_d/w$"),
+        optflow_jax.regularizer(params["conv3_d"]["w"]),
+        rtol=1e-6,
+    )
+    many = {f"Conv_{i}": {"kernel": jnp.zeros((1, 1, 1, 1, 1))} for i in (2, 10, 7)}
+    assert optflow_jax.first_convolution(many) == "Conv_2/kernel"
+
+
+def test_what_cannot_be_chosen_is_named():
+    params = _params()
+    with pytest.raises(ValueError, match=r"chooses 'Dense_0/kernel' of shape \(8, 2\)"):
+        optflow_jax.tree_regularizer(params, where="Dense_0/kernel")
+    with pytest.raises(ValueError, match="chooses none of the leaves .*Conv_0/bias"):
+        optflow_jax.tree_regularizer(params, where="Conv_7")
+    with pytest.raises(ValueError, match="no leaf of rank 5"):
+        optflow_jax.tree_regularizer({"Dense_0": params["Dense_0"]})
+    with pytest.raises(ValueError, match="cannot tell which of .*stem/kernel"):
+        optflow_jax.tree_regularizer(params | {"stem": params["Conv_0"]})
