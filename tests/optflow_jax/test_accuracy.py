@@ -63,12 +63,14 @@ def _report(capsys, shape, temporal, solver, grid, errors, converged):
             )
 
 
+SHAPES = ((1, 1, 1), (1, 7, 5), (5, 1, 4), (3, 4, 5))
+
+
 @pytest.mark.parametrize(
-    "shape",
-    [(1, 1, 1), (1, 7, 5), (5, 1, 4), (3, 4, 5), (7, 7, 7)],
-    ids=lambda s: "x".join(map(str, s)),
+    ("shape", "temporal"),
+    [(s, t) for s in SHAPES for t in (True, False)] + [((7, 7, 7), True), ((2, 7, 9), False)],
+    ids=str,
 )
-@pytest.mark.parametrize("temporal", [True, False])
 def test_float32_is_within_1e_5_everywhere(oracle, capsys, shape, temporal):
     pick = slice(None) if shape == (3, 4, 5) else slice(1, None, 3)
     grid, filters, alphas = _cases(oracle, shape, SCALES, ALPHAS, pick)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import optflow_jax
 
-# One program for all examples: three shapes with H = W (so that x and y can be exchanged).
-SHAPES = ((3, 4, 4), (2, 5, 5), (1, 3, 3))
+# Few programs for all examples: two shapes with H = W (so that x and y can be exchanged).
+SHAPES = ((3, 4, 4), (2, 5, 5))
 TOLERANCE = 1e-5
 
 
@@ -41,9 +41,17 @@ properties = hypothesis.settings(
 )
 
 
-@functools.partial(jax.jit, static_argnames="temporal")
+# Compiling takes longer than running here; unoptimised code takes half as long to compile.
+quick_jit = functools.partial(
+    jax.jit,
+    static_argnames="temporal",
+    compiler_options={"xla_backend_optimization_level": 0},
+)
+
+
+@quick_jit
 def _costs(batch, alpha, temporal=True):
-    return optflow_jax.cost(batch, alpha=alpha, temporal=temporal)
+    return optflow_jax.cost(batch, alpha=alpha, temporal=temporal, solver="cg")
 
 
 @properties
@@ -71,9 +79,9 @@ def test_grows_with_alpha_towards_the_cost_of_no_flow(w, alpha):
     np.testing.assert_allclose(most, 0.5 * np.sum(c * c), rtol=1e-4)
 
 
-@functools.partial(jax.jit, static_argnames="temporal")
+@quick_jit
 def _minimum(w, alpha, nudge, temporal):
-    found = optflow_jax.flow(w, alpha=alpha, temporal=temporal)
+    found = optflow_jax.flow(w, alpha=alpha, temporal=temporal, solver="cg")
     least = optflow_jax.loss(w, found.u, found.v, alpha=alpha, temporal=temporal)
     size = 1e-2 * (1 + jnp.max(jnp.abs(found.u)) + jnp.max(jnp.abs(found.v)))
     moved = found.u + size * nudge[0], found.v + size * nudge[1]
