@@ -61,7 +61,7 @@ def collapse(kernel, channels="mean"):
     Args:
         kernel: the kernel of a 3D convolution as Flax and Haiku lay it out, `(T, H, W, in, out)`.
         channels: how to weigh the input channels: "mean"; "rgb" or "bgr", luminance; or `in`
-        weights.
+            weights.
 
     Returns:
         The filters, `(out, T, H, W)`, in the kernel's dtype.

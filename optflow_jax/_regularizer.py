@@ -119,18 +119,24 @@ def cost(filters, *, alpha=1.0, temporal=True, solver="auto"):
     forward over reverse); forward mode of the function itself does not, as always with
     `jax.custom_vjp`: use `cost_forward` for that.
 
-    Accuracy: in float32 cost and gradient are within 1e-5 relative (in norm, per filter) of exact
-        arithmetic for weights
-    of scale 1e-3 to 1e2, alpha of 1e-2 to 1e2 and sizes of 1 to 16, with "auto", "cg" and
-    "cholesky". The Hessian of the sparse solvers is too ill-conditioned for float32 beyond |w|^2 /
-    alpha of about 1e4. A filter whose solution is not accurate has NaN for cost and gradient, as
-    has a filter that contains NaN or infinity; the other filters are not touched. `flow` tells
-    which ones, and gives the numbers there are.
+    Accuracy. In float32 cost and gradient are within 1e-5 relative (of gradients in norm, filter by
+    filter) of float64 for weights of scale 1e-3 to 1e2, alpha of 1e-2 to 1e2 and sizes of 1 to 16
+    with "auto", "cg" and "cholesky". The paper's Hessian, which the sparse solvers work on, is too
+    ill-conditioned for float32 where |w|^2 / alpha is beyond about 1e4 (and, with `temporal=False`
+    and odd H and W, below about 1e-3); most filters still succeed there by refinement. Weights
+    whose squares overflow, beyond about 1e18, count as infinite.
+
+    A filter whose solution is not accurate has NaN for cost and gradient, as has a filter that
+    contains NaN or infinity; the others are not touched. `flow` tells which ones by `converged`,
+    and gives the numbers that there are.
+
+    "sparse_direct" calls back to SciPy on a CPU, which is JAX's own doing. For float64 there, set
+    `jax_enable_x64` globally: the callback's thread does not see a local `jax.enable_x64`.
 
     Args:
         filters: W, `(*batch, T, H, W)`, floating; bfloat16 and float16 are computed in float32.
         alpha: the weight of smoothness, positive, broadcastable to `batch`; may be traced and
-        differentiated.
+            differentiated.
         temporal: whether the flow is to be smooth in time as well as in space.
         solver: "auto", "cg", "cholesky", "sparse_cg" or "sparse_direct".
 
