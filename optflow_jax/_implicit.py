@@ -94,8 +94,7 @@ def _solve(temporal: bool, solver: str, forced: bool):
         solution, converged = _solvers.run(problem, solver)
         frames, count = (1 if temporal else len(a)), len(alpha)
         pixels = [
-            _join_frames(problem.smoothness.merge(x), frames)
-            for x in (solution.z, solution.uv[:, 0], solution.uv[:, 1])
+            _join_frames(problem.smoothness.merge(x), frames) for x in (solution.z, *solution.uv)
         ]
         converged = jnp.all(converged.reshape(frames, count), axis=0)
         iterations = jnp.max(solution.iterations.reshape(frames, count), axis=0)
@@ -124,11 +123,11 @@ def _problem(a, b, alpha, c, forcing, temporal: bool) -> Problem:
     frames = 1 if temporal else len(a)
     parts = [k.split(_split_frames(x, frames)) for x in (a, b, c, *(forcing or ()))]
     forced = bool(forcing)
-    forcing = jnp.stack(parts[3:], axis=1) if forced else None
+    forcing = jnp.stack(parts[3:]) if forced else None
     alpha = jnp.tile(alpha, frames)
     # The unit of flow is one pixel per frame; a derivative of the flow has no unit of its own.
     unit = jnp.zeros_like(alpha) if forced else jnp.ones_like(alpha)
-    return Problem(jnp.stack(parts[:2], axis=1), alpha, parts[2], forcing, unit, k)
+    return Problem(jnp.stack(parts[:2]), alpha, parts[2], forcing, unit, k)
 
 
 def _split_frames(x, frames: int):

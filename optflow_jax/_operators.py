@@ -235,6 +235,16 @@ class Smoothness:
         offsets = np.cumsum([0] + [c.size for c in self.classes])
         return [x[i:j] for i, j in zip(offsets[:-1], offsets[1:], strict=True)]
 
+    def inverse_pair(self, pair):
+        """`K^+` of two arrays in class order, `(2, n, N)`; each class takes both in one product."""
+        count = pair.shape[-1]
+        both = [
+            c.inverse(jnp.concatenate([x, y], axis=1))
+            for c, x, y in zip(self.classes, *map(self.by_class, pair), strict=True)
+        ]
+        halves = [[x[:, :count] for x in both], [x[:, count:] for x in both]]
+        return jnp.stack([jnp.concatenate(parts) for parts in halves])
+
     def inverse(self, x):
         """`K^+ x` in class order: `x` is `(n, ...)`."""
         parts = [

@@ -47,7 +47,7 @@ def solve(problem: Problem) -> Solution:
     def run(carry):
         y, residual, image, iterations, rounds = carry
         new, iterations = _conjugate_gradients(system, y, residual, iterations, target)
-        new_image = system.smoothness.inverse(system.ab * new[:, None])
+        new_image = system.image(new)
         new_residual = system.project(system.rhs - system.shift * new - system.couple(new_image))
         better = system.error(new_residual) <= system.error(residual)
         y, residual = jnp.where(better, new, y), jnp.where(better, new_residual, residual)
@@ -60,7 +60,7 @@ def solve(problem: Problem) -> Solution:
 
     y, image, residual = system.start(), jnp.zeros_like(system.ab), system.rhs
     if system.border is not None:
-        image = system.smoothness.inverse(system.ab * y[:, None])
+        image = system.image(y)
         residual = system.project(residual - system.shift * y - system.couple(image))
     carry = y, residual, image, jnp.zeros(y.shape[1], jnp.int32), 0
     y, _, image, iterations, _ = lax.while_loop(unfinished, run, carry)

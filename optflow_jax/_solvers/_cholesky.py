@@ -28,9 +28,9 @@ def solve(problem: Problem) -> Solution:
     by_class = system.smoothness.by_class
     parts = []
     for index, parity in enumerate(system.smoothness.classes):
-        ab, shift, rhs = (
-            jnp.moveaxis(by_class(x)[index], -1, 0) for x in (system.ab, system.shift, system.rhs)
-        )
+        pieces = (*system.ab, system.shift, system.rhs)
+        a, b, shift, rhs = (by_class(x)[index].T for x in pieces)
+        ab = jnp.stack([a, b], axis=-1)
         columns, constrained = rhs[..., None], system.border is not None and index == 0
         if constrained:
             basis = jnp.moveaxis(system.border.basis, -1, 0)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from optflow_jax._operators import Smoothness
-from optflow_jax._solvers._problem import Problem, dual
+from optflow_jax._solvers._problem import Problem, dual, pair_dot
 
 
 class Pattern(NamedTuple):
@@ -82,7 +82,7 @@ def assemble(problem: Problem) -> System:
     k = problem.smoothness
     pattern, m = _pattern(k), k.null
     count, dtype = len(problem.alpha), problem.ab.dtype
-    a, b = problem.ab[:, 0].T, problem.ab[:, 1].T
+    a, b = problem.ab[0].T, problem.ab[1].T
     stiffness = problem.alpha[:, None] * jnp.asarray(pattern.smoothness[2], dtype)
     null = jnp.zeros((count, 0), dtype)
     if m:
@@ -94,12 +94,12 @@ def assemble(problem: Problem) -> System:
     on_diagonal = np.flatnonzero(pattern.rows == pattern.columns)
     # K alone may have a zero on its diagonal (H = W = 1 without the temporal term).
     diagonal = values[:, on_diagonal]
-    scale = jnp.where(diagonal > 0, diagonal, 1) ** -0.5
+    scale = jax.lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1))
     values = values * scale[:, pattern.rows] * scale[:, pattern.columns]
-    rhs = -problem.ab * problem.c[:, None]
+    rhs = -problem.ab * problem.c
     if problem.forcing is not None:
         rhs = rhs - problem.alpha * problem.forcing
-    rhs = jnp.moveaxis(rhs, -1, 0).swapaxes(1, 2).reshape(count, -1)
+    rhs = jnp.moveaxis(rhs, -1, 0).reshape(count, -1)
     return System(pattern, values, rhs * scale, scale)
 
 
@@ -111,10 +111,10 @@ def residual_from_flow(problem: Problem, x):
     holds (a*z = -Ku - f).
     """
     rows, columns, values = _pattern(problem.smoothness).smoothness
-    uv = jnp.moveaxis(x.reshape(len(x), 2, -1), 0, -1).swapaxes(0, 1)
-    products = jnp.asarray(values, x.dtype)[:, None, None] * uv[columns]
-    force = jnp.zeros_like(uv).at[rows].add(products)
+    uv = jnp.moveaxis(x.reshape(len(x), 2, -1), 0, -1)
+    products = jnp.asarray(values, x.dtype)[:, None] * uv[:, columns]
+    force = jnp.zeros_like(uv).at[:, rows].add(products)
     if problem.forcing is not None:
         force = force + problem.forcing
-    total = problem.c + jnp.sum(problem.ab * (uv - force), axis=1)
-    return total / (problem.alpha + jnp.sum(problem.ab**2, axis=1))
+    total = problem.c + pair_dot(problem.ab, uv - force)
+    return total / (problem.alpha + pair_dot(problem.ab, problem.ab))

@@ -26,19 +26,25 @@ hundred at 16 x 16 x 16, while the paper's Hessian reaches 1e8 for weights of 10
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax import lax
 
 from optflow_jax._operators import Smoothness
 from optflow_jax._solvers._border import Border, border
+
+
+def pair_dot(x, y):
+    """`x[0] * y[0] + x[1] * y[1]`; on a CPU twenty times as fast as a sum over an axis of two."""
+    return x[0] * y[0] + x[1] * y[1]
 
 
 class Problem(NamedTuple):
     """The system of N filters, in class order (see `Smoothness`).
 
     Attributes:
-        ab: a and b, `(n, 2, N)`.
+        ab: a and b, `(2, n, N)`.
         alpha: `(N,)`.
         c: the first right-hand side, `(n, N)`.
-        forcing: the other two, f and g, `(n, 2, N)`; None for zero.
+        forcing: the other two, f and g, `(2, n, N)`; None for zero.
         unit: `(N,)`, the flow that counts as one: changes of it below the tolerance are let pass.
         smoothness: K.
     """
@@ -52,7 +58,7 @@ class Problem(NamedTuple):
 
     def residual(self, solution: "Solution"):
         """What a solution leaves of the first equation, `(n, N)`."""
-        return self.c - self.alpha * solution.z + jnp.sum(self.ab * solution.uv, axis=1)
+        return self.c - self.alpha * solution.z + pair_dot(self.ab, solution.uv)
 
 
 class Solution(NamedTuple):
@@ -60,7 +66,7 @@ class Solution(NamedTuple):
 
     Attributes:
         z: `(n, N)`; the residual of brightness constancy is `alpha z`.
-        uv: u and v, `(n, 2, N)`.
+        uv: u and v, `(2, n, N)`.
         iterations: `(N,)` int32; 0 for a direct solver.
     """
 
@@ -76,10 +82,10 @@ class Dual(NamedTuple):
 
     Attributes:
         scale: `(n, N)`.
-        ab: a and b times scale, `(n, 2, N)`.
+        ab: a and b times scale, `(2, n, N)`.
         shift: alpha scale^2, `(n, N)`.
         rhs: `(n, N)`.
-        free: `K^+` of the forcing, `(n, 2, N)`, or None.
+        free: `K^+` of the forcing, `(2, n, N)`, or None.
         border: the constraint of a singular K, or None.
         level: the right-hand side of that constraint in the border's basis, `(2, N)`, or None.
         metric: weights of a squared residual, `(n, N)`; see `_metric`.
@@ -98,11 +104,22 @@ class Dual(NamedTuple):
 
     def apply(self, y):
         """The scaled matrix times `y`, `(n, N)`."""
-        return self.shift * y + self.couple(self.smoothness.inverse(self.ab * y[:, None]))
+        # Class by class, so that the products with a and b are fused with the slicing.
+        by_class, count = self.smoothness.by_class, y.shape[1]
+        inputs = zip(*map(by_class, (y, *self.ab, self.shift)), strict=True)
+        parts = []
+        for parity, (x, a, b, shift) in zip(self.smoothness.classes, inputs, strict=True):
+            uv = parity.inverse(jnp.concatenate([a * x, b * x], axis=1))
+            parts.append(shift * x + a * uv[:, :count] + b * uv[:, count:])
+        return jnp.concatenate(parts)
+
+    def image(self, y):
+        """`K^+` of a*y and b*y, `(2, n, N)`; minus the flow that y causes."""
+        return self.smoothness.inverse_pair(self.ab * y)
 
     def couple(self, uv):
         """`a*u + b*v` with the scaled a and b, `(n, N)`."""
-        return self.ab[:, 0] * uv[:, 0] + self.ab[:, 1] * uv[:, 1]
+        return pair_dot(self.ab, uv)
 
     def start(self):
         """The smallest y that meets the constraint, `(n, N)`."""
@@ -144,38 +161,38 @@ class Dual(NamedTuple):
 
         Args:
             y: the scaled dual unknown, `(n, N)`.
-            image: `K^+ (ab*y)` if it is known already.
+            image: `self.image(y)` if it is known already.
 
         Returns:
-            `(n, 2, N)`; of all flows that cost the same, the one of least norm.
+            `(2, n, N)`; of all flows that cost the same, the one of least norm.
         """
         if image is None:
-            image = self.smoothness.inverse(self.ab * y[:, None])
+            image = self.image(y)
         uv = -image if self.free is None else -image - self.free
         if self.border is None:
             return uv
         excess = self.border.components(self.shift * y + self.couple(image) - self.rhs)
         m = self.smoothness.null
-        return uv.at[:m].add(self.border.solve(excess) / m**0.5)
+        return uv.at[:, :m].add(self.border.solve(excess)[:, None] / m**0.5)
 
 
 def dual(problem: Problem) -> Dual:
     """Eliminate the flow and scale the dual system to a unit diagonal."""
     ab, smoothness = problem.ab, problem.smoothness
     diagonal = jnp.asarray(smoothness.diagonal, ab.dtype)[:, None]
-    scale = (problem.alpha + diagonal * jnp.sum(ab * ab, axis=1)) ** -0.5
-    scaled = ab * scale[:, None]
+    scale = lax.rsqrt(problem.alpha + diagonal * pair_dot(ab, ab))
+    scaled = ab * scale
     rhs, free, factor, level = problem.c * scale, None, None, None
     if problem.forcing is not None:
-        free = smoothness.inverse(problem.forcing)
-        rhs = rhs - jnp.sum(scaled * free, axis=1)
+        free = smoothness.inverse_pair(problem.forcing)
+        rhs = rhs - pair_dot(scaled, free)
     if m := smoothness.null:
-        factor = border(scaled[:m] / m**0.5)
+        factor = border(jnp.moveaxis(scaled[:, :m], 0, 1) / m**0.5)
         level = jnp.zeros_like(rhs[:2])
         if problem.forcing is not None:
-            level = factor.solve_adjoint(-jnp.sum(problem.forcing[:m], axis=0) / m**0.5)
+            level = factor.solve_adjoint(-jnp.sum(problem.forcing[:, :m], axis=1) / m**0.5)
     shift = problem.alpha * scale * scale
-    coupling = diagonal * jnp.sum(scaled * scaled, axis=1)  # 1 - shift, without cancellation
+    coupling = diagonal * pair_dot(scaled, scaled)  # 1 - shift, without cancellation
     metric = _metric(coupling, rhs, level, problem.unit)
     return Dual(scale, scaled, shift, rhs, free, factor, level, metric, smoothness)
 
