@@ -26,10 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
+from absl import flags
 
 import channel_grad
-from experiments import environment
+from experiments import common_flags, environment
 from experiments.models.resnet import ResNet
 from experiments.timing import in_turns, quartiles
 from experiments.training.workdir import write_json
@@ -210,9 +210,7 @@ def step_table(batch: str, result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}; flags are --name=value")
+def main() -> None:
     repeats = FLAGS.repeats or (20 if FLAGS.quick else 100)
     steps = FLAGS.steps or (3 if FLAGS.quick else 10)
     names = ("l2", "l2 again", "sobolev") if FLAGS.quick else tuple(TRANSFORMS)
@@ -244,4 +242,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define()
-    app.run(main)
+    common_flags.run(main)

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import scipy.stats
 from absl import flags
 
 import optflow_jax
@@ -27,13 +28,14 @@ from experiments.training.steps import initial_state, make_train_step
 from experiments.training.workdir import write_json
 
 FLAGS = flags.FLAGS
+MIN_TURNS = 7
 SIZES = {"16x112x112": (112, 8), "16x32x32": (32, 16)}
 
 
 def define() -> None:
     flags.DEFINE_string("out", None, "JSON file for the results, with device and versions.")
     flags.DEFINE_list("sizes", list(SIZES), f"Clips. Accepted: {', '.join(SIZES)}.")
-    flags.DEFINE_integer("turns", 7, "Steps timed of each kind.", lower_bound=1)
+    flags.DEFINE_float("seconds", 150.0, "Time for the steps of each size; at least 7 turns.")
 
 
 def random_clips(size: int, batch: int) -> Dataset:
@@ -44,8 +46,13 @@ def random_clips(size: int, batch: int) -> Dataset:
     return Dataset("noise", split, split, tuple("0123456789"), "random numbers")
 
 
-def bench(size: int, batch: int, turns: int) -> dict[str, Any]:
-    """Milliseconds of a step without and with the regularizer, and of the regularizer alone."""
+def bench(size: int, batch: int, seconds: float) -> dict[str, Any]:
+    """Milliseconds of a step without and with the regularizer, and of the regularizer alone.
+
+    "overhead_percent" is of the paired steps of each turn; its "interval" holds the true median
+    with 95 % confidence (order statistics), so an overhead that the noise hides can be told from
+    one that is not there.
+    """
     clips = random_clips(size, batch)
     calls, kernel = {}, None
     for name, strength in (("without", 0.0), ("with", 1.0)):
@@ -58,32 +65,37 @@ def bench(size: int, batch: int, turns: int) -> dict[str, Any]:
         kernel = np.array(state.params[binary.FIRST_LAYER]["kernel"])
         step = jax.jit(make_train_step(problem))
         calls[name] = functools.partial(step, state, clips.train.examples, clips.train.labels, 0)
-    seconds = in_turns(calls, turns)
+    one = in_turns(calls, 1)
+    turns = max(MIN_TURNS, int(seconds / sum(float(t[0]) for t in one.values())))
+    times = in_turns(calls, turns)
+    overhead = 100 * (times["with"] / times["without"] - 1)
+    interval = scipy.stats.quantile_test(overhead, p=0.5).confidence_interval(0.95)
     alone = jax.jit(jax.value_and_grad(optflow_jax.regularizer))
     cost = in_turns({"optflow": functools.partial(alone, kernel)}, 200)["optflow"]
     return {
         "filters": kernel.shape[-1],
         "filter_shape": kernel.shape[:3],
-        "step_milliseconds": {k: quartiles(1e3 * v) for k, v in seconds.items()},
-        "overhead_percent": quartiles(100 * (seconds["with"] / seconds["without"] - 1)),
+        "turns": turns,
+        "step_milliseconds": {k: quartiles(1e3 * v) for k, v in times.items()},
+        "overhead_percent": quartiles(overhead) | {"interval": [float(x) for x in interval]},
         "optflow_milliseconds": quartiles(1e3 * cost),
-        "optflow_percent_of_step": quartiles(100 * cost / np.median(seconds["without"])),
+        "optflow_percent_of_step": quartiles(100 * cost / np.median(times["without"])),
     }
 
 
 def main() -> None:
-    results = {"environment": environment.describe(), "turns": FLAGS.turns, "sizes": {}}
+    results = {"environment": environment.describe(), "sizes": {}}
     print(results["environment"]["device"], flush=True)
     for name in FLAGS.sizes:
-        result = bench(*SIZES[name], FLAGS.turns)
+        result = bench(*SIZES[name], FLAGS.seconds)
         results["sizes"][name] = result
         step, alone = result["step_milliseconds"]["without"], result["optflow_milliseconds"]
         percent, overhead = result["optflow_percent_of_step"], result["overhead_percent"]
         print(
             f"{name}, {result['filters']} filters: step {step['median']:.1f} ms; cost and gradient "
             f"of the regularizer {alone['median']:.3f} ms = {percent['median']:.3f} % of it; step "
-            f"with - without {overhead['median']:+.2f} % "
-            f"({overhead['low']:+.2f} to {overhead['high']:+.2f})",
+            f"with - without {overhead['median']:+.2f} %, median of {result['turns']} turns "
+            f"[95 %: {overhead['interval'][0]:+.2f}, {overhead['interval'][1]:+.2f}]",
             flush=True,
         )
     if FLAGS.out:

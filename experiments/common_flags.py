@@ -151,11 +151,21 @@ def train(
     runs: list[study.Run],
     dataset: Dataset,
     build: Callable[..., Any],
+    conclude: Callable[[dict[str, Any], pathlib.Path], str] | None = None,
 ) -> dict[str, Any]:
     """Trains the runs on --trials seeds from --seed on, and prints the comparison table.
 
+    Args:
+      experiment: name of the binary.
+      runs, dataset, build: see `study.run_study`.
+      conclude: is given the summary and the workdir, may write there, and returns what to print;
+        called even if some trials failed.
+
     Returns:
       summary.json as a dict.
+
+    Raises:
+      NonFiniteLossError: at the very end, if a trial failed.
     """
     config_lib.at_least("trials", FLAGS.trials, 1)
     config_lib.at_least("seed", FLAGS.seed, 0)
@@ -182,17 +192,15 @@ def train(
     seeds = range(FLAGS.seed, FLAGS.seed + FLAGS.trials)
     policy = CheckpointPolicy(steps=FLAGS.checkpoint_every)
     summary = study.run_study(runs, list(seeds), dataset, build, workdir, policy)
-    print(f"\n{statistics.table(summary)}\n\nin {workdir.path}:")
+    print(f"\n{statistics.table(summary)}")
+    if conclude is not None:
+        print(f"\n{conclude(summary, workdir.path)}")
+    print(f"\nin {workdir.path}:")
     print("  " + "  ".join(sorted(p.name for p in workdir.path.iterdir() if p.is_file())))
     failed = study.failures(summary)
     if failed:
         raise NonFiniteLossError(f"{len(failed)} trials did not end: {'; '.join(failed)}")
     return summary
-
-
-def workdir_path() -> pathlib.Path:
-    """Where `train` left its results."""
-    return pathlib.Path(FLAGS.workdir).expanduser().absolute()
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -212,6 +220,8 @@ def run(main: Callable[[], Any]) -> None:
         except Exception as error:
             if not is_disk_full(error):
                 raise
+            if "workdir" not in FLAGS:
+                _fail("no space left on the disk that is written to", 1)
             where = pathlib.Path(FLAGS.workdir).absolute()
             _fail(
                 f"--workdir: no space left on the disk of {where}; what is complete there is kept. "

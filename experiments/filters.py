@@ -9,6 +9,7 @@ trains.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 
@@ -117,6 +118,8 @@ def main() -> None:
     moving = settings["dataset"] == "moving_digits"
     options = {"size": settings["clip_size"]} if moving else {"classes": settings["classes"]}
     dataset = data.load(settings["dataset"], FLAGS.data_dir, own="ucf101", **options)
+    learnt_from = dataset.train.subset(settings["train_examples"])
+    dataset = dataclasses.replace(dataset, train=learnt_from)  # Pixels are scaled by these.
     for clip in chosen_clips(FLAGS.clips, len(dataset.test)):
         response = activations(parameters, dataset, clip)
         label = dataset.class_names[dataset.test.labels[clip]]

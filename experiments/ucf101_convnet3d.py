@@ -12,17 +12,19 @@ strengths, so runs are compared pair by pair.
 from __future__ import annotations
 
 import dataclasses
+import pathlib
+from typing import Any
 
 import jax.numpy as jnp
 from absl import flags
 
 import optflow_jax
 from experiments import common_flags
-from experiments.data.dataset import Dataset, Split
+from experiments.data.dataset import Dataset
 from experiments.errors import UserError
 from experiments.figures import sweep as figures
 from experiments.models.convnet3d import ConvNet3D, narrow
-from experiments.training import sweep
+from experiments.training import statistics, sweep
 from experiments.training.config import TrainConfig, above, at_least, one_of
 from experiments.training.optimizer import make_optimizer
 from experiments.training.problem import Problem
@@ -62,7 +64,9 @@ CLASSES = flags.DEFINE_integer(
     "classes", None, "Learn the first so many classes of UCF-101. Default: all that are prepared."
 )
 TRAIN_EXAMPLES = flags.DEFINE_integer(
-    "train_examples", None, "Learn from so many training clips only. Default: all."
+    "train_examples",
+    None,
+    "Learn from so many training clips only, evenly from all classes. Default: all.",
 )
 SWEEP = flags.DEFINE_multi_string(
     "sweep",
@@ -176,7 +180,7 @@ def network(config: VideoConfig, dataset: Dataset) -> ConvNet3D:
 
 
 def limited(dataset: Dataset, examples: int | None) -> Dataset:
-    """The dataset with its first training examples only."""
+    """The dataset with so many of its training examples, evenly from all classes."""
     if examples is None:
         return dataset
     if not 1 <= examples <= len(dataset.train):
@@ -184,8 +188,7 @@ def limited(dataset: Dataset, examples: int | None) -> Dataset:
             f"--train_examples: got {examples}; accepted is 1 to {len(dataset.train)}, the "
             f"training clips of {dataset.name}"
         )
-    train = Split(dataset.train.examples[:examples], dataset.train.labels[:examples])
-    return dataclasses.replace(dataset, train=train)
+    return dataclasses.replace(dataset, train=dataset.train.subset(examples))
 
 
 def make_runs(baseline: VideoConfig) -> list[Run]:
@@ -198,10 +201,32 @@ def make_runs(baseline: VideoConfig) -> list[Run]:
         rate = baseline.learning_rate
         ranges = SEARCHED | {"learning_rate": (low * rate, high * rate)}
         return sweep.random_runs(baseline, ranges, RANDOM_SEARCH.value, common_flags.FLAGS.seed)
+    metrics = common_flags.metrics()
     if SWEEP.value:
         return sweep.sweep_runs(baseline, [sweep.parse_sweep(s, SWEPT) for s in SWEEP.value])
-    metrics = common_flags.metrics()
     return [Run(m, dataclasses.replace(baseline, metric=m)) for m in metrics]
+
+
+def conclude_sweep(summary: dict[str, Any], workdir: pathlib.Path) -> str:
+    """Writes conclusions.json and the figures of a sweep; the conclusions as a table."""
+    if not sweep.ended(summary["runs"][:1]):
+        return "no conclusions: no trial of the baseline ended"
+    conclusions = sweep.conclusions(summary["runs"])
+    write_json(workdir / "conclusions.json", conclusions)
+    figures.draw_sweep(workdir, summary["runs"])
+    return sweep.conclusions_table(conclusions)
+
+
+def conclude_search(summary: dict[str, Any], workdir: pathlib.Path) -> str:
+    """Draws what random search found; the best run and its settings in words."""
+    runs = sweep.ended(summary["runs"])
+    if not runs:
+        return "no best run: no trial ended"
+    figures.draw_search(workdir, runs, list(SEARCHED))
+    best = sweep.best_by_validation(runs)
+    settings = ", ".join(f"{name} {best['settings'][name]:g}" for name in SEARCHED)
+    accuracy = statistics.describe(sweep.accuracies(best, "validation"))["mean"]
+    return f"best by validation ({100 * accuracy:.2f} %): {best['name']}, {settings}"
 
 
 def main() -> None:
@@ -220,18 +245,17 @@ def main() -> None:
         **common_flags.preset_values(presets(dataset)),
         **common_flags.metric_settings(),
     )
-    runs = make_runs(baseline)
-    summary = common_flags.train(NAME, runs, dataset, build)
-    workdir = common_flags.workdir_path()
+    runs, conclude = make_runs(baseline), None
     if SWEEP.value:
-        conclusions = sweep.conclusions(summary["runs"])
-        write_json(workdir / "conclusions.json", conclusions)
-        figures.draw(workdir, summary["runs"])
-        print(f"\n{sweep.conclusions_table(conclusions)}")
+        conclude = conclude_sweep
     elif RANDOM_SEARCH.value is not None:
-        best = sweep.best_by_validation(summary["runs"])
-        settings = {name: best["settings"][name] for name in SEARCHED}
-        print(f"\nbest by validation: {best['name']}, {settings}")
+        conclude = conclude_search
+    if conclude and not dataset.validation:
+        raise UserError(
+            "--sweep, --random_search: this dataset has no validation examples to choose by; "
+            "accepted are datasets that have some"
+        )
+    common_flags.train(NAME, runs, dataset, build, conclude)
 
 
 if __name__ == "__main__":

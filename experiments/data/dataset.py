@@ -45,6 +45,22 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def subset(self, count: int) -> Split:
+        """`count` examples drawn at random, from every class as many (while it has that many).
+
+        Always the same ones, in the order they have here; a smaller subset is part of a larger one.
+        They are copied into memory, unless all are wanted.
+        """
+        if count >= len(self):
+            return self
+        drawn = np.random.default_rng(0).permutation(len(self))
+        by_class = np.argsort(self.labels[drawn], kind="stable")
+        sizes = np.bincount(self.labels)
+        turn = np.empty(len(self), np.int64)  # of each drawn example among those of its class
+        turn[by_class] = np.arange(len(self)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        chosen = np.sort(drawn[np.argsort(turn, kind="stable")[:count]])
+        return Split(np.asarray(self.examples[chosen]), self.labels[chosen])
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:

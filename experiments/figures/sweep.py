@@ -1,8 +1,12 @@
-"""Accuracy against the strength of a regularizer: figures 8 to 10 of the OptFlow paper."""
+"""Accuracy against the strength of a regularizer: figures 8 to 10 of the OptFlow paper.
+
+And against each of the settings that a random search drew.
+"""
 
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -24,7 +28,7 @@ LABELS = {
 }
 
 
-def draw(directory: pathlib.Path, runs: list[dict[str, Any]]) -> None:
+def draw_sweep(directory: pathlib.Path, runs: list[dict[str, Any]]) -> None:
     """Writes sweep_NAME.png for each setting that was swept.
 
     Args:
@@ -34,6 +38,31 @@ def draw(directory: pathlib.Path, runs: list[dict[str, Any]]) -> None:
     for name in dict.fromkeys(sweep.swept(run) for run in runs[1:]):
         points = [runs[0], *(run for run in runs[1:] if sweep.swept(run) == name)]
         save(strength(points, name), directory / f"sweep_{name}.png")
+
+
+def draw_search(directory: pathlib.Path, runs: list[dict[str, Any]], names: Sequence[str]) -> None:
+    """Writes search.png: best validation accuracy against each setting, the best run marked.
+
+    Args:
+      directory: where to.
+      runs: "runs" of summary.json that ended.
+      names: of the settings that were drawn.
+    """
+    accuracy = [100 * np.mean(sweep.accuracies(run, "validation")) for run in runs]
+    best = int(np.argmax(accuracy))
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(3.2 * len(names), 3.2), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for axis, name in zip(axes[0], names, strict=True):
+        values = [run["settings"][name] for run in runs]
+        axis.semilogx(values, accuracy, "o", color="C0")
+        axis.semilogx(values[best], accuracy[best], "*", color="C3", ms=14, label="best")
+        axis.set_xlabel(LABELS.get(name, name))
+        axis.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("best validation accuracy (%)")
+    axes[0, -1].legend(title=f"{len(runs)} runs")
+    save(figure, directory / "search.png")
 
 
 def strength(runs: list[dict[str, Any]], name: str) -> Figure:

@@ -23,7 +23,8 @@ from experiments.data.dataset import Split
 from experiments.training.problem import Problem
 from experiments.training.steps import TrainState, make_evaluation_step, make_train_step
 
-EVALUATION_BATCH = 250
+# Of an evaluation: images are many and small, clips so large that fewer fill the memory.
+EVALUATION_BATCH, EVALUATION_BYTES = 250, 16 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +106,8 @@ class Executor:
 
     def evaluate(self, state: TrainState, split: Split) -> tuple[float, float]:
         """Mean loss and accuracy over every example of the split (the last batch is padded)."""
-        size = min(EVALUATION_BATCH, len(split))
+        fitting = max(1, EVALUATION_BYTES // int(np.prod(split.examples.shape[1:])))
+        size = min(EVALUATION_BATCH, fitting, len(split))
         sums = []
         for start in range(0, len(split), size):
             examples = np.asarray(split.examples[start : start + size])

@@ -167,7 +167,7 @@ def _training_record(problem, state: TrainState, step: int) -> dict[str, Any]:
 def _evaluate(executor: Executor, state: TrainState) -> dict[str, float]:
     values = {}
     for name, split in executor.problem.dataset.splits().items():
-        if name != "train":
+        if name != "train" and len(split):  # A source may have too little to cut a validation set.
             values[f"{name}_loss"], values[f"{name}_accuracy"] = executor.evaluate(state, split)
     return values
 

@@ -10,20 +10,23 @@ import numpy as np
 
 from experiments.data.dataset import Split
 
-# Enough examples for the mean and deviation of a channel; a set on the disk is not read whole.
-SAMPLED_FOR_STATISTICS = 10_000
+# Enough for the mean and deviation of a channel; a set on the disk is not read whole.
+SAMPLED_EXAMPLES, SAMPLED_BYTES = 10_000, 256 << 20
+_BYTES_AT_ONCE = 8 << 20
 
 
 def channel_statistics(split: Split) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel, (C,) float32, of pixels scaled to [0, 1].
 
     Taken over all examples, or over evenly spaced ones where there are more than
-    `SAMPLED_FOR_STATISTICS`.
+    `SAMPLED_EXAMPLES` of them or `SAMPLED_BYTES`.
     """
-    chosen = np.unique(np.linspace(0, len(split) - 1, SAMPLED_FOR_STATISTICS).round().astype(int))
+    size = int(np.prod(split.examples.shape[1:]))
+    count = min(SAMPLED_EXAMPLES, max(1, SAMPLED_BYTES // size))
+    chosen = np.unique(np.linspace(0, len(split) - 1, count).round().astype(int))
     total = square = 0.0
     count = 0
-    for part in np.array_split(chosen, max(1, len(chosen) // 250)):
+    for part in np.array_split(chosen, -(-len(chosen) * size // _BYTES_AT_ONCE)):
         pixels = split.examples[part].reshape(-1, split.examples.shape[-1]).astype(np.float64) / 255
         total, square = total + pixels.sum(axis=0), square + np.square(pixels).sum(axis=0)
         count += len(pixels)

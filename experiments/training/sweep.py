@@ -60,6 +60,11 @@ def random_runs(
     return runs
 
 
+def ended(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The runs of a summary of which at least one trial ended."""
+    return [run for run in runs if accuracies(run, "validation")]
+
+
 def best_by_validation(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The run of a summary whose trials have the greatest mean of best validation accuracy."""
     return max(runs, key=lambda run: statistics.describe(accuracies(run, "validation"))["mean"])
@@ -105,11 +110,12 @@ def conclusions(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
       "final_validation" and "gap" the mean, std, n and the paired difference to the baseline with
       its 95 % interval.
     """
-    baseline = runs[0]
-    names = list(dict.fromkeys(swept(run) for run in runs[1:]))
+    baseline, *others = runs
+    names = list(dict.fromkeys(swept(run) for run in others))
     rows = []
     for name in [None, *names]:
-        chosen = best_by_validation([baseline, *(r for r in runs[1:] if swept(r) == name and name)])
+        candidates = ended([run for run in others if name and swept(run) == name])
+        chosen = best_by_validation([baseline, *candidates])
         row = {"setting": name or "none", "chosen": chosen["name"]}
         for which in ("validation", "test", "train", "final_validation", "gap"):
             values = by_seed(chosen, which)

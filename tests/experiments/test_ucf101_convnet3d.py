@@ -10,7 +10,7 @@ import pytest
 import optflow_jax
 from experiments import data, filters
 from experiments import ucf101_convnet3d as binary
-from experiments.errors import UserError
+from experiments.errors import NonFiniteLossError, UserError
 from experiments.training.execution import Executor, batches, plan_for
 from experiments.training.steps import initial_state
 
@@ -87,7 +87,8 @@ def test_an_option_that_the_dataset_refuses_names_its_flag(run_main, tmp_path, f
 
 
 def test_train_examples_are_checked(clips):
-    assert len(binary.limited(clips, 7).train) == 7
+    labels = binary.limited(clips, 12).train.labels
+    assert len(labels) == 12 and set(np.bincount(labels, minlength=10)) == {1, 2}
     assert binary.limited(clips, None) is clips
     with pytest.raises(UserError, match="^--train_examples: got 33; accepted is 1 to 32"):
         binary.limited(clips, 33)
@@ -135,34 +136,61 @@ def test_sweep_draws_its_figures_and_conclusions_and_filters_can_be_looked_at(
     np.testing.assert_allclose(response[8, 8, 8], np.maximum(by_hand, 0), rtol=1e-3, atol=1e-4)
 
 
+def test_a_sweep_in_which_a_run_diverges_still_ends_with_its_conclusions(run_main, tmp_path):
+    with pytest.raises(NonFiniteLossError, match="^1 trials did not end: learning_rate=1e"):
+        run_main(
+            "ucf101_convnet3d", *SMALL, "--sweep=learning_rate:1e30", f"--workdir={tmp_path}/w"
+        )
+    baseline, diverged = json.loads((tmp_path / "w" / "conclusions.json").read_text())
+    assert (diverged["setting"], diverged["chosen"]) == ("learning_rate", "baseline")
+    assert (tmp_path / "w" / "sweep_learning_rate.png").exists()
+
+
+def test_a_dataset_without_validation_trains_but_cannot_be_swept(run_main, tmp_path, monkeypatch):
+    def load(own, size, classes):
+        return data.load(
+            "moving_digits", own=own, size=16, frames=16, train=32, validation=0, test=10
+        )
+
+    monkeypatch.setattr(binary.common_flags, "load_dataset", load)
+    with pytest.raises(UserError, match="^--sweep, --random_search: .* no validation"):
+        run_main("ucf101_convnet3d", *SMALL, "--sweep=dropout:0", f"--workdir={tmp_path}/w")
+    assert not list(tmp_path.iterdir())
+    run_main("ucf101_convnet3d", *SMALL, f"--workdir={tmp_path}/w")
+    summary = json.loads((tmp_path / "w" / "summary.json").read_text())
+    assert "best" not in summary["runs"][0]["trials"][0]
+
+
 def test_random_search_reports_the_best(run_main, tmp_path, capsys, monkeypatch):
     asked = []
 
-    def train(experiment, runs, dataset, build):
+    def run_study(runs, seeds, dataset, build, workdir, policy):
         asked.extend(runs)
-        values = {run.name: 0.1 * index for index, run in enumerate(runs)}
-        return {
-            "runs": [
-                {
-                    "name": run.name,
-                    "settings": run.config.to_json(),
-                    "trials": [{"seed": 0, "best": {"validation_accuracy": values[run.name]}}],
-                }
-                for run in runs
-            ]
-        }
+        rows = [
+            {
+                "name": run.name,
+                "settings": run.config.to_json(),
+                "trials": [{"seed": 0, "best": {"validation_accuracy": 0.1 * index}}],
+            }
+            for index, run in enumerate(runs)
+        ]
+        diverged = {"seed": 0, "error": "loss became nan", "test_accuracy": None}
+        rows[1]["trials"] = [diverged]
+        return {"runs": rows}
 
-    monkeypatch.setattr(binary.common_flags, "train", train)
-    run_main("ucf101_convnet3d", *SMALL, "--random_search=3", f"--workdir={tmp_path}/w")
+    monkeypatch.setattr(binary.common_flags.study, "run_study", run_study)
+    monkeypatch.setattr(binary.common_flags.statistics, "table", lambda summary: "")
+    with pytest.raises(NonFiniteLossError, match="^1 trials did not end: loss became nan"):
+        run_main("ucf101_convnet3d", *SMALL, "--random_search=3", f"--workdir={tmp_path}/w")
+    assert (tmp_path / "w" / "search.png").read_bytes().startswith(b"\x89PNG")
     assert [run.name for run in asked] == ["random_0", "random_1", "random_2"]
     for name, (low, high) in binary.SEARCHED.items():
         drawn = {getattr(run.config, name) for run in asked}
         scale = binary.QUICK["learning_rate"] if name == "learning_rate" else 1.0
         assert len(drawn) == 3 and all(0.99 * low <= d / scale <= 1.01 * high for d in drawn)
     said = capsys.readouterr().out
-    assert (
-        f"best by validation: random_2, {{'learning_rate': {asked[2].config.learning_rate}" in said
-    )
+    rate = asked[2].config.learning_rate
+    assert f"best by validation (20.00 %): random_2, learning_rate {rate:g}, l2_strength" in said
 
 
 def test_sweep_and_random_search_exclude_each_other(run_main, tmp_path):

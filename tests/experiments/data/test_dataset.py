@@ -63,3 +63,21 @@ def test_labels_without_a_class_name_are_refused(name, label):
 def test_splits_of_different_shapes_are_refused(name):
     with pytest.raises(ValueError, match=f"^{name}: got examples of shape"):
         dataset(**{name: split(shape=(5, 4, 3))})
+
+
+def test_a_subset_takes_as_many_of_each_class_and_grows():
+    # As UCF-101 is stored: class by class; the third class has two examples only.
+    labels = np.repeat(np.arange(3, dtype=np.int32), [30, 20, 2])
+    examples = np.arange(52, dtype=np.uint8).reshape(52, 1, 1, 1)
+    whole = Split(examples, labels)
+    before = set()
+    for count in (1, 3, 6, 14, 52):
+        part = whole.subset(count)
+        numbers = part.examples.ravel().tolist()
+        assert len(part) == count and numbers == sorted(numbers)
+        np.testing.assert_array_equal(part.labels, labels[numbers])
+        assert before <= set(numbers)
+        before = set(numbers)
+    assert np.bincount(whole.subset(6).labels).tolist() == [2, 2, 2]
+    assert np.bincount(whole.subset(14).labels).tolist() == [6, 6, 2]
+    assert whole.subset(14).examples.ravel().tolist()[:6] != list(range(6))  # drawn at random

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from experiments.data.dataset import Split
+from experiments.training import preprocess
 from experiments.training.preprocess import channel_statistics, normalizer, random_crop_and_flip
 
 
@@ -24,6 +25,17 @@ def test_a_constant_channel_does_not_divide_by_zero():
     np.testing.assert_allclose(mean, 7 / 255, rtol=1e-6)
     assert deviation > 0
     np.testing.assert_allclose(normalizer(split)(split.examples), 0, atol=1e-4)
+
+
+def test_statistics_of_large_examples_are_those_of_an_even_sample(monkeypatch):
+    monkeypatch.setattr(preprocess, "SAMPLED_BYTES", 3 * 64)
+    monkeypatch.setattr(preprocess, "_BYTES_AT_ONCE", 64)
+    examples = np.zeros((5, 8, 8, 1), np.uint8)
+    examples[[0, 2, 4]] = np.array([10, 20, 60]).reshape(3, 1, 1, 1)
+    examples[[1, 3]] = 255  # Not looked at: three examples of 64 bytes are.
+    mean, deviation = channel_statistics(Split(examples, np.zeros(5, np.int32)))
+    np.testing.assert_allclose(mean, 30 / 255, rtol=1e-6)
+    np.testing.assert_allclose(deviation, np.std([10, 20, 60]) / 255, rtol=1e-6)
 
 
 def test_crops_are_windows_of_the_padded_image_and_half_are_flipped():

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from experiments.data.dataset import Dataset, Split
+from experiments.training import execution
 from experiments.training.execution import Executor, Plan, batches, plan_for
 from experiments.training.problem import Problem, keep
 from experiments.training.steps import initial_state
@@ -113,7 +114,7 @@ def test_scanned_chunks_do_what_single_steps_do():
 
 
 @pytest.mark.parametrize("size", [1, 3, 249, 250, 251, 500])
-def test_evaluation_counts_every_example_once(size, monkeypatch):
+def test_evaluation_counts_every_example_once(size):
     this = problem(Linear())
     executor, state = Executor(this, HOST), initial_state(this, seed=0)
     rng = np.random.default_rng(size)
@@ -129,6 +130,23 @@ def test_evaluation_counts_every_example_once(size, monkeypatch):
     loss, accuracy = executor.evaluate(state, split)
     assert loss == pytest.approx(losses.mean(), rel=1e-5)
     assert accuracy == (logits.argmax(axis=1) == split.labels).mean()
+
+
+def test_large_examples_are_evaluated_a_few_at_a_time(monkeypatch):
+    this = problem(Linear())
+    split = this.dataset.test
+    executor, state = Executor(this, HOST), initial_state(this, seed=0)
+    whole = executor.evaluate(state, split)
+    monkeypatch.setattr(execution, "EVALUATION_BYTES", 4 * split.examples[0].nbytes)
+    evaluate, sizes = executor._evaluate, []
+
+    def watched(state, examples, *rest):
+        sizes.append(len(examples))
+        return evaluate(state, examples, *rest)
+
+    executor._evaluate = watched
+    assert executor.evaluate(state, split) == pytest.approx(whole, rel=1e-6)
+    assert set(sizes) == {4} and len(sizes) == -(-len(split) // 4) > 1
 
 
 def test_order_is_a_permutation_per_epoch_and_can_be_joined_anywhere():
