@@ -1,4 +1,7 @@
-"""Figures 1 to 5 of "3D ConvNets with Optical Flow Based Regularization", from their numbers."""
+"""Figures 1 to 5 of "3D ConvNets with Optical Flow Based Regularization", from their numbers.
+
+And one more, on the scale of the weights.
+"""
 
 from __future__ import annotations
 
@@ -108,5 +111,23 @@ def time_and_size(
     axis.set_xlabel("pixels of a filter, T x H x W")
     axis.set_ylabel("milliseconds for one filter")
     axis.grid(alpha=0.3, which="both")
+    axis.legend(fontsize=8)
+    return figure
+
+
+def share_explained(ratios: np.ndarray, shares: dict[str, list[float]]) -> Figure:
+    """The share of the change in time that the flow explains, by kind of filter.
+
+    Args:
+      ratios: (N,), mean square of the weights over alpha.
+      shares: (N,) of each kind, in [0, 1].
+    """
+    figure, axis = plt.subplots(figsize=(5.2, 3.8), layout="constrained")
+    for name, share in shares.items():
+        axis.semilogx(ratios, 100 * np.array(share), label=name)
+    axis.axvline(0.05**2, color="0.5", ls="--", lw=1, label=r"weights of 0.05, $\alpha$ = 1")
+    axis.set_xlabel(r"mean square of the weights / $\alpha$")
+    axis.set_ylabel("change in time explained by the flow (%)")
+    axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     return figure
