@@ -136,7 +136,9 @@ def cost(filters, *, alpha=1.0, temporal=True, solver="auto"):
     Args:
         filters: W, `(*batch, T, H, W)`, floating; bfloat16 and float16 are computed in float32.
         alpha: the weight of smoothness, positive, broadcastable to `batch`; may be traced and
-            differentiated.
+            differentiated. Choose it by the scale of the weights: R(s W; s^2 alpha) = s^2 R(W;
+            alpha), and where alpha is far above the mean square of the weights the flow explains
+            next to nothing and R is half the squared difference of successive frames.
         temporal: whether the flow is to be smooth in time as well as in space.
         solver: "auto", "cg", "cholesky", "sparse_cg" or "sparse_direct".
 

@@ -14,6 +14,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.figures.training import save
@@ -29,15 +30,17 @@ LABELS = {
 
 
 def draw_sweep(directory: pathlib.Path, runs: list[dict[str, Any]]) -> None:
-    """Writes sweep_NAME.png for each setting that was swept.
+    """Writes sweep_NAME.png for each setting that was swept, and sweep.png with all of them.
 
     Args:
       directory: where to.
       runs: "runs" of summary.json, the baseline first.
     """
-    for name in dict.fromkeys(sweep.swept(run) for run in runs[1:]):
-        points = [runs[0], *(run for run in runs[1:] if sweep.swept(run) == name)]
-        save(strength(points, name), directory / f"sweep_{name}.png")
+    names = [name for name in dict.fromkeys(sweep.swept(run) for run in runs[1:]) if name]
+    for name in names:
+        save(strengths(runs, [name]), directory / f"sweep_{name}.png")
+    if len(names) > 1:
+        save(strengths(runs, names), directory / "sweep.png")
 
 
 def draw_search(directory: pathlib.Path, runs: list[dict[str, Any]], names: Sequence[str]) -> None:
@@ -65,11 +68,23 @@ def draw_search(directory: pathlib.Path, runs: list[dict[str, Any]], names: Sequ
     save(figure, directory / "search.png")
 
 
-def strength(runs: list[dict[str, Any]], name: str) -> Figure:
-    """Best validation and final training accuracy against one setting, every trial as a dot."""
-    runs = sorted((r for r in runs if r["n"]), key=lambda run: run["settings"][name])
+def strengths(runs: list[dict[str, Any]], names: Sequence[str]) -> Figure:
+    """Best validation and final training accuracy against each setting, every trial as a dot."""
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(1.5 + 4 * len(names), 3.8), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for axis, name in zip(axes[0], names, strict=True):
+        points = [runs[0], *(run for run in runs[1:] if sweep.swept(run) == name)]
+        _strength(axis, sweep.ended(points), name)
+    axes[0, 0].set_ylabel("accuracy (%)")
+    axes[0, 0].legend(title=f"mean and trials, n = {max(run['n'] for run in runs)}")
+    return figure
+
+
+def _strength(axis: Axes, runs: list[dict[str, Any]], name: str) -> None:
+    runs = sorted(runs, key=lambda run: run["settings"][name])
     values = [run["settings"][name] for run in runs]
-    figure, axis = plt.subplots(figsize=(5.5, 3.8), layout="constrained")
     for which, label, color in (
         ("train", "training, at the end", "C1"),
         ("validation", "validation, best", "C0"),
@@ -82,7 +97,4 @@ def strength(runs: list[dict[str, Any]], name: str) -> Figure:
     if name != "dropout" and positive:
         axis.set_xscale("symlog", linthresh=min(positive), linscale=0.5)
     axis.set_xlabel(LABELS.get(name, name))
-    axis.set_ylabel("accuracy (%)")
     axis.grid(alpha=0.3)
-    axis.legend(title=f"mean and trials, n = {max(run['n'] for run in runs)}")
-    return figure

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from experiments.figures import sweep, training
+from experiments.figures import training
 
 
 def line(run, seed, epoch, accuracy):
@@ -69,27 +69,3 @@ def test_draw_writes_a_histogram_from_five_trials_on(tmp_path, trials, histogram
     names = {p.name for p in tmp_path.iterdir()}
     assert names == {"accuracy.png", "loss.png"} | ({"histogram.png"} if histogram else set())
     assert not plt.get_fignums()
-
-
-def test_strength_shows_every_trial():
-    def run(name, strength, accuracies):
-        trials = [
-            {
-                "seed": s, "train_accuracy": a + 0.2, "validation_accuracy": a,
-                "best": {"validation_accuracy": a, "test_accuracy": a},
-            }
-            for s, a in enumerate(accuracies)
-        ]  # fmt: skip
-        return {
-            "name": name, "settings": {"optflow_strength": strength}, "trials": trials, "n": 2,
-        }  # fmt: skip
-
-    runs = [
-        run("baseline", 0.0, [0.4, 0.5]),
-        run("optflow_strength=10", 10.0, [0.6, 0.7]),
-        run("optflow_strength=1", 1.0, [0.5, 0.6]),
-    ]
-    figure = sweep.strength(runs, "optflow_strength")
-    lines = {c.get_label(): c.get_xydata() for c in figure.axes[0].get_lines()}
-    np.testing.assert_allclose(lines["validation, best"], [[0, 45], [1, 55], [10, 65]])
-    np.testing.assert_allclose(lines["training, at the end"], [[0, 65], [1, 75], [10, 85]])
