@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from optflow_jax._solvers import _auto, _cg, _cholesky, _sparse_cg, _sparse_direct
-from optflow_jax._solvers._problem import Problem, Solution, dual
+from optflow_jax._solvers._problem import Problem, Solution, judge
 
 SOLVERS: dict[str, Callable[[Problem], Solution]] = {
     "auto": _auto.solve,
@@ -52,6 +52,8 @@ def run(problem: Problem, name: str):
         problem.smoothness,
     )
     solution = SOLVERS[name](safe)
-    converged = finite & dual(safe).accepted(safe.residual(solution))
+    good = judge(safe, solution)
+    if name == "auto":
+        solution, good = _auto.rescue(safe, solution, good)
     factor = jnp.where(finite, size, jnp.nan)
-    return Solution(solution.z * factor, solution.uv * factor, solution.iterations), converged
+    return Solution(solution.z * factor, solution.uv * factor, solution.iterations), finite & good

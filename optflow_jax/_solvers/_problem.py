@@ -222,3 +222,8 @@ def _reciprocal(x):
 def precision(dtype) -> float:
     """The unit in which errors are counted: the epsilon of a dtype, but at least 1e-13."""
     return max(float(jnp.finfo(dtype).eps), 1e-13)
+
+
+def judge(problem: Problem, solution: Solution):
+    """Which filters a solution solves as well as promised, `(N,)` bool."""
+    return dual(problem).accepted(problem.residual(solution))
