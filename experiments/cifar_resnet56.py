@@ -24,6 +24,7 @@ from experiments.training.problem import Problem
 from experiments.training.study import Run
 
 NAME = "cifar_resnet56"
+DATASETS = ("auto", "digits", "cifar10", "mnist", "fashion_mnist")
 DEPTH = flags.DEFINE_integer("depth", 56, "Layers of the network: 6 n + 2.")
 
 # The paper: ResNet-56 as in Osher et al., divided by 10 every 40 epochs.
@@ -72,7 +73,7 @@ def main() -> None:
     depth = DEPTH.value
     if depth < 8 or depth % 6 != 2:
         raise UserError(f"--depth: got {depth}; accepted are 8, 14, 20, ..., 6 n + 2")
-    dataset = common_flags.load_dataset(own="cifar10")
+    dataset = common_flags.load_dataset("cifar10", DATASETS)
     settings = common_flags.preset_values(presets(dataset)) | common_flags.metric_settings()
     settings["learning_rate"] = common_flags.FLAGS.learning_rate
     if settings["learning_rate"] is None:
@@ -86,6 +87,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common_flags.define(NAME)
+    common_flags.define(NAME, DATASETS)
     flags.adopt_module_key_flags(common_flags)
     common_flags.run(main)

@@ -26,8 +26,18 @@ FLAGS = flags.FLAGS
 _PRESET_DEFAULT = "Default: from --preset."
 
 
-def define(experiment: str, without: tuple[str, ...] = ()) -> None:
-    """Defines the shared flags for the binary `experiment`, except those in `without`."""
+def define(
+    experiment: str,
+    datasets: tuple[str, ...] = data.AVAILABLE,
+    without: tuple[str, ...] = (),
+) -> None:
+    """Defines the shared flags for the binary `experiment`, except those in `without`.
+
+    Args:
+      experiment: its name.
+      datasets: those that it trains on, "auto" among them.
+      without: names of flags that it does not have.
+    """
     flags.DEFINE_list(
         "metric",
         ["l2"],
@@ -82,7 +92,7 @@ def define(experiment: str, without: tuple[str, ...] = ()) -> None:
         "dataset",
         "auto",
         "auto takes the experiment's own dataset if it is prepared under --data_dir, else one that "
-        f"needs no download. Accepted: {', '.join(data.AVAILABLE)}.",
+        f"needs no download. Accepted: {', '.join(datasets)}.",
     )
     flags.DEFINE_string("data_dir", data.DEFAULT_DATA_DIR, "Where prepared datasets are.")
     flags.DEFINE_string(
@@ -120,9 +130,15 @@ def preset_values(presets: dict[str, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def load_dataset(own: str, **options: Any) -> Dataset:
-    """The dataset that --dataset and --data_dir name; `own` is the experiment's."""
-    config_lib.one_of("dataset", FLAGS.dataset, data.AVAILABLE)
+def load_dataset(own: str, datasets: tuple[str, ...], **options: Any) -> Dataset:
+    """The dataset that --dataset and --data_dir name.
+
+    Args:
+      own: the experiment's own dataset.
+      datasets: those that it trains on, "auto" among them.
+      **options: flags that some of them know.
+    """
+    config_lib.one_of("dataset", FLAGS.dataset, datasets)
     try:
         return data.load(FLAGS.dataset, FLAGS.data_dir, own=own, **options)
     except DatasetNotPrepared:
@@ -133,6 +149,8 @@ def load_dataset(own: str, **options: Any) -> Dataset:
 
 def metrics() -> list[str]:
     """The metrics of --metric, each once."""
+    if not FLAGS.metric:
+        raise UserError(f"--metric: got none; accepted are {', '.join(config_lib.METRICS)}")
     for name in FLAGS.metric:
         config_lib.one_of("metric", name, config_lib.METRICS)
         if FLAGS.metric.count(name) > 1:
@@ -188,6 +206,8 @@ def train(
         resume=FLAGS.resume,
         record={"provenance": dataset.provenance, "environment": environment.describe()},
     )
+    if FLAGS.resume and not workdir.existed:
+        print(f"nothing to resume in {workdir.path}: training from the first step", flush=True)
     print(f"results, checkpoints and figures: {workdir.path}", flush=True)
     seeds = range(FLAGS.seed, FLAGS.seed + FLAGS.trials)
     policy = CheckpointPolicy(steps=FLAGS.checkpoint_every)
@@ -217,6 +237,13 @@ def run(main: Callable[[], Any]) -> None:
             _fail(str(error), 2)
         except NonFiniteLossError as error:
             _fail(str(error), 1)
+        except KeyboardInterrupt:
+            again = ""
+            if "workdir" in FLAGS and FLAGS.workdir:
+                again = f"; go on with --workdir={FLAGS.workdir} --resume and the same flags"
+            _fail(f"interrupted{again}", 130)
+        except MemoryError as error:
+            _fail(f"not enough memory: {error}; a smaller dataset or batch needs less", 1)
         except Exception as error:
             if not is_disk_full(error):
                 raise

@@ -50,7 +50,10 @@ def read_run(workdir: pathlib.Path, name: str | None, seed: int | None) -> tuple
         settings = json.loads((workdir / "config.json").read_text())["settings"]
         runs, first, trials = settings["runs"], settings["seed"], settings["trials"]
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--workdir: {workdir} holds no run of ucf101_convnet3d") from error
+        raise UserError(
+            f"--workdir: {workdir} holds no run of ucf101_convnet3d; accepted is a folder that it "
+            "wrote"
+        ) from error
     if settings["experiment"] != "ucf101_convnet3d":
         raise UserError(
             f"--workdir: {workdir} holds a run of {settings['experiment']}; accepted is one of "
@@ -74,6 +77,9 @@ def read_parameters(workdir: pathlib.Path, name: str, seed: int, which: str) -> 
         return read_latest(folder)["params"][FIRST_LAYER]
     except FileNotFoundError as error:
         raise UserError(f"--workdir: {error}; the trial has not come that far") from error
+    except ValueError as error:
+        other = "last" if which == "best" else "best"
+        raise UserError(f"--which: {error}; accepted may be {other}") from error
 
 
 def activations(parameters: dict, dataset: Dataset, clip: int) -> np.ndarray:
@@ -91,17 +97,31 @@ def activations(parameters: dict, dataset: Dataset, clip: int) -> np.ndarray:
 
 def chosen_clips(texts: list[str], count: int) -> list[int]:
     """The numbers of --clips."""
-    if not all(t.isdigit() and int(t) < count for t in texts):
+    if not all(t.isdecimal() and int(t) < count for t in texts):
         raise UserError(f"--clips: got {','.join(texts)}; accepted are numbers below {count}")
     return [int(t) for t in texts]
+
+
+def load_dataset(settings: dict) -> Dataset:
+    """The clips that the run was trained on."""
+    moving = settings["dataset"] == "moving_digits"
+    options = {"size": settings["clip_size"]} if moving else {"classes": settings["classes"]}
+    dataset = data.load(settings["dataset"], FLAGS.data_dir, own="ucf101", **options)
+    learnt_from = dataset.train.subset(settings["train_examples"])
+    return dataclasses.replace(dataset, train=learnt_from)  # Pixels are scaled by these.
 
 
 def main() -> None:
     workdir = pathlib.Path(FLAGS.workdir).expanduser()
     name, seed, settings = read_run(workdir, FLAGS.run, FLAGS.seed)
     parameters = read_parameters(workdir, name, seed, FLAGS.which)
+    dataset = load_dataset(settings)
+    clips = chosen_clips(FLAGS.clips, len(dataset.test))
     out = pathlib.Path(FLAGS.out).expanduser() if FLAGS.out else workdir / "filters"
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out: cannot make {out}: {error.strerror}") from error
 
     filters = optflow_jax.collapse(jnp.asarray(parameters["kernel"]), settings["channels"])
     flow = optflow_jax.flow(filters, alpha=settings["alpha"])
@@ -114,13 +134,7 @@ def main() -> None:
         np.asarray(flow.cost),
         title,
     )
-
-    moving = settings["dataset"] == "moving_digits"
-    options = {"size": settings["clip_size"]} if moving else {"classes": settings["classes"]}
-    dataset = data.load(settings["dataset"], FLAGS.data_dir, own="ucf101", **options)
-    learnt_from = dataset.train.subset(settings["train_examples"])
-    dataset = dataclasses.replace(dataset, train=learnt_from)  # Pixels are scaled by these.
-    for clip in chosen_clips(FLAGS.clips, len(dataset.test)):
+    for clip in clips:
         response = activations(parameters, dataset, clip)
         label = dataset.class_names[dataset.test.labels[clip]]
         frames = dataset.test.examples[clip]

@@ -32,6 +32,7 @@ from experiments.training.study import Run
 from experiments.training.workdir import write_json
 
 NAME = "ucf101_convnet3d"
+DATASETS = ("auto", "moving_digits", "ucf101")
 FIRST_LAYER = "Conv_0"
 SWEPT = ("optflow_strength", "l2_strength", "dropout", "learning_rate", "alpha")
 CHANNELS = ("mean", "rgb", "bgr")
@@ -60,7 +61,9 @@ CHANNEL = flags.DEFINE_string(
     "channels", "mean", f"How channels are collapsed. Accepted: {', '.join(CHANNELS)}."
 )
 MOMENTUM_STEP = flags.DEFINE_float(
-    "momentum_step", None, "Added to the momentum per epoch, up to 0.9. Default: from --preset."
+    "momentum_step",
+    None,
+    "Added to the momentum of sgd per epoch, up to 0.9. Default: from --preset.",
 )
 SIZE = flags.DEFINE_integer(
     "size", None, "Height and width of the moving digits' clips. Default: 32."
@@ -82,8 +85,13 @@ SWEEP = flags.DEFINE_multi_string(
 RANDOM_SEARCH = flags.DEFINE_integer(
     "random_search",
     None,
-    "Train so many runs with learning rate, l2_strength, dropout and optflow_strength drawn "
-    "log-uniformly, and report the best by validation.",
+    "Train so many runs beside the baseline, with settings drawn log-uniformly in place of those "
+    "flags, and report the best by validation: learning_rate from a tenth to ten times the "
+    "baseline's, "
+    + ", ".join(
+        f"{n} from {a:g} to {b:g}" for n, (a, b) in SEARCHED.items() if n != "learning_rate"
+    )
+    + ".",
 )
 
 # Table 1 of the paper; 5,000 iterations, validated every 500.
@@ -141,11 +149,16 @@ class VideoConfig(TrainConfig):
         one_of("channels", self.channels, CHANNELS)
 
 
-def presets(dataset: Dataset) -> dict[str, dict]:
-    """The presets for a dataset, their lengths turned from steps or clips into epochs."""
+def presets(dataset: Dataset, batch_size: int | None = None) -> dict[str, dict]:
+    """The presets for a dataset, their lengths turned from steps or clips into epochs.
+
+    Args:
+      dataset: what is learnt from.
+      batch_size: where it is not the paper's; the paper's number of steps stays.
+    """
     clips = len(dataset.train)
-    epoch = PAPER["batch_size"] / clips
-    paper = PAPER | dict(epochs=PAPER_STEPS * epoch, evaluate_every=PAPER_EVALUATION * epoch)
+    step = 1 / max(1, clips // (batch_size or PAPER["batch_size"]))  # in epochs
+    paper = PAPER | dict(epochs=PAPER_STEPS * step, evaluate_every=PAPER_EVALUATION * step)
     epochs = QUICK_CLIPS / clips
     return {"paper": paper, "quick": QUICK | dict(epochs=epochs, evaluate_every=epochs / 8)}
 
@@ -200,13 +213,17 @@ def make_runs(baseline: VideoConfig) -> list[Run]:
     """The runs that --sweep or --random_search ask for, or one."""
     if SWEEP.value and RANDOM_SEARCH.value is not None:
         raise UserError("--sweep and --random_search: got both; accepted is one of them")
+    metrics = common_flags.metrics()
+    if len(metrics) > 1 and (SWEEP.value or RANDOM_SEARCH.value is not None):
+        raise UserError(
+            f"--metric: got {','.join(metrics)}; with --sweep or --random_search one is accepted"
+        )
     if RANDOM_SEARCH.value is not None:
         at_least("random_search", RANDOM_SEARCH.value, 1)
         low, high = SEARCHED["learning_rate"]
         rate = baseline.learning_rate
         ranges = SEARCHED | {"learning_rate": (low * rate, high * rate)}
         return sweep.random_runs(baseline, ranges, RANDOM_SEARCH.value, common_flags.FLAGS.seed)
-    metrics = common_flags.metrics()
     if SWEEP.value:
         return sweep.sweep_runs(baseline, [sweep.parse_sweep(s, SWEPT) for s in SWEEP.value])
     return [Run(m, dataclasses.replace(baseline, metric=m)) for m in metrics]
@@ -229,13 +246,20 @@ def conclude_search(summary: dict[str, Any], workdir: pathlib.Path) -> str:
         return "no best run: no trial ended"
     figures.draw_search(workdir, runs, list(SEARCHED))
     best = sweep.best_by_validation(runs)
-    settings = ", ".join(f"{name} {best['settings'][name]:g}" for name in SEARCHED)
-    accuracy = statistics.describe(sweep.accuracies(best, "validation"))["mean"]
-    return f"best by validation ({100 * accuracy:.2f} %): {best['name']}, {settings}"
+    settings = {name: best["settings"][name] for name in SEARCHED}
+    accuracy = {
+        which: statistics.describe(sweep.accuracies(best, which))
+        for which in ("validation", "test")
+    }
+    write_json(workdir / "search.json", {"best": best["name"], "settings": settings, **accuracy})
+    found = ", ".join(f"{name} {value:g}" for name, value in settings.items())
+    percent = 100 * accuracy["validation"]["mean"]
+    return f"best by validation ({percent:.2f} %): {best['name']}, {found}"
 
 
 def main() -> None:
-    dataset = common_flags.load_dataset(own="ucf101", size=SIZE.value, classes=CLASSES.value)
+    options = {"size": SIZE.value, "classes": CLASSES.value}
+    dataset = common_flags.load_dataset("ucf101", DATASETS, **options)
     dataset = limited(dataset, TRAIN_EXAMPLES.value)
     baseline = VideoConfig(
         dataset=dataset.name,
@@ -247,7 +271,7 @@ def main() -> None:
         optflow_strength=OPTFLOW.value,
         alpha=ALPHA.value,
         channels=CHANNEL.value,
-        **common_flags.preset_values(presets(dataset)),
+        **common_flags.preset_values(presets(dataset, common_flags.FLAGS.batch_size)),
         **common_flags.metric_settings(),
     )
     runs, conclude = make_runs(baseline), None
@@ -264,6 +288,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common_flags.define(NAME, without=("weight_decay",))
+    common_flags.define(NAME, DATASETS, without=("weight_decay",))
     flags.adopt_module_key_flags(common_flags)
     common_flags.run(main)

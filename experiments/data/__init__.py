@@ -49,7 +49,7 @@ def load(
         the real one is prepared.
       **options: of the source: `size` (digits); `size`, `frames`, `train`, `validation` and `test`
         (moving_digits); `classes` (ucf101). Under "auto" those that the dataset taken does not know
-        are left out. An option that is None is as if it were not given.
+        are left out, and `notice` says so. An option that is None is as if it were not given.
 
     Returns:
       The dataset.
@@ -70,12 +70,15 @@ def load(
     options = {key: value for key, value in options.items() if value is not None}
     if name == "auto":
         name = own if _is_prepared(own, data_dir) else _STAND_INS[own]
-        options = {key: value for key, value in options.items() if key in _OPTIONS.get(name, ())}
         notice(_notice(name, own, data_dir))
-    unknown = sorted(set(options) - set(_OPTIONS.get(name, ())))
-    if unknown:
-        accepted = ", ".join(_OPTIONS.get(name, ())) or "none"
-        raise ValueError(f"{', '.join(unknown)}: not an option of {name}; accepted are {accepted}")
+        for key in sorted(set(options) - set(_OPTIONS.get(name, ()))):
+            notice(f"{key}: ignored, because {name} has no such option")
+            del options[key]
+    for key in sorted(set(options) - set(_OPTIONS.get(name, ()))):
+        knowing = [other for other, known in _OPTIONS.items() if key in known] or ["none"]
+        raise ValueError(
+            f"{key}: {name} has no such option; accepted with the datasets {', '.join(knowing)}"
+        )
     if name == "digits":
         return digits.load(**options)
     if name == "moving_digits":

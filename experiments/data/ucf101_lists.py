@@ -146,6 +146,7 @@ def _with_files(folder: pathlib.Path, videos: list[Video]) -> list[Video]:
 def _read(path: pathlib.Path, names: tuple[str, ...], labelled: bool) -> Iterator[Video]:
     """The videos of one list."""
     accepted = "CLASS/v_CLASS_gNN_cMM.avi" + (" NUMBER" if labelled else "")
+    seen = set()
     for place, line in _lines(path):
         name, _, number = line.partition(" ")
         action, _, file = name.partition("/")
@@ -154,6 +155,9 @@ def _read(path: pathlib.Path, names: tuple[str, ...], labelled: bool) -> Iterato
             raise ValueError(f"{place}: got {line!r}; accepted is {accepted}")
         if action not in names:
             raise ValueError(f"{place}: got {line!r}; accepted are the classes of classInd.txt")
+        if name in seen:
+            raise ValueError(f"{place}: got {line!r} again; accepted is each video once")
+        seen.add(name)
         label = names.index(action)
         if labelled and number != str(label + 1):
             raise ValueError(

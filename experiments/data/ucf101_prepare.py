@@ -30,6 +30,7 @@ from experiments.data.progress import progress
 from experiments.data.ucf101_lists import Video
 
 _CLIP_BYTES = int(np.prod(video.CLIP_SHAPE))
+_COUNTED = "counted.jsonl"
 _JOBS_AHEAD = 4  # per worker: enough to keep it busy, few enough to keep memory bounded
 
 
@@ -69,6 +70,8 @@ def prepare(
       ValueError: naming the flag and what is accepted. What is done by then is kept, and the same
         command goes on from it.
     """
+    if classes < 2:
+        raise ValueError(f"--classes: got {classes}; accepted are 2 to 101")
     place = ucf101.place(data_dir)
     if place.exists() and store.damage(place) is None:
         manifest = json.loads((place / "manifest.json").read_text())
@@ -84,8 +87,16 @@ def prepare(
                 split: [video for video in found if video.name not in skipped]
                 for split, found in splits.items()
             }
-            _require_videos(usable, names, skipped)
-            built = _write(folder, usable, probes, run, workers)
+            _require_videos(splits, usable, names, skipped)
+            try:
+                built = _write(folder, usable, probes, run, workers)
+            except _Changed as error:
+                _forget(folder, error.name, error.reason)
+                raise ValueError(
+                    f"--source: {error.name} was readable when its frames were counted and is not "
+                    f"now: {error.reason}; run the same command again, it goes on with the video "
+                    "as it is then"
+                ) from error
         manifest = {
             "class_names": names,
             "provenance": _provenance(source, probes, skipped),
@@ -118,8 +129,8 @@ def _videos(source, lists, classes) -> tuple[dict[str, list[Video]], tuple[str, 
 
 def _count(folder, splits, run, workers) -> dict[str, dict]:
     """By video: {"frames", "height", "width"} or {"error"}, and the file's "stamp"."""
-    journal = folder / "counted.jsonl"
-    before = dict(json.loads(line) for line in _complete_lines(journal))
+    journal = folder / _COUNTED
+    before = dict(_readable(_complete_lines(journal)))
     probes, jobs = {}, []
     for item in (item for found in splits.values() for item in found):
         # A video that could not be read may have been replaced since, also by one as long.
@@ -204,7 +215,10 @@ def _probe(job) -> tuple[str, dict]:
 
 def _extract(job) -> str:
     name, source, frames, path, offset = job
-    data = video.clips(source, frames).tobytes()
+    try:
+        data = video.clips(source, frames).tobytes()
+    except video.Unreadable as error:
+        raise _Changed(name, str(error)) from error
     # Not through a memory map: on a full disk that ends the process instead of raising.
     with open(path, "r+b") as file:
         file.seek(offset)
@@ -263,6 +277,29 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+class _Changed(Exception):
+    """A video that was counted cannot be decoded any more."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(name, reason)  # As they are, so that it passes between processes.
+        self.name, self.reason = name, reason
+
+
+def _forget(folder: pathlib.Path, name: str, reason: str) -> None:
+    """Has the video counted anew by the next run."""
+    with open(folder / _COUNTED, "a", encoding="utf-8") as file:
+        file.write(json.dumps([name, {"error": reason}]) + "\n")
+
+
+def _readable(lines: list[str]) -> Iterator[tuple[str, dict]]:
+    """What the lines of the journal of counts say; a damaged line is as if it were not there."""
+    for line in lines:
+        with contextlib.suppress(ValueError, TypeError):
+            name, probe = json.loads(line)
+            if "error" in probe or {"frames", "height", "width", "stamp"} <= set(probe):
+                yield name, probe
+
+
 def _complete_lines(path: pathlib.Path) -> list[str]:
     """The lines of a journal; one that was being written when the process was killed is cut off."""
     if not path.exists():
@@ -271,15 +308,24 @@ def _complete_lines(path: pathlib.Path) -> list[str]:
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         path.write_bytes(whole)
-    return whole.decode("utf-8").splitlines()
+    return whole.decode("utf-8", errors="replace").splitlines()
 
 
-def _require_videos(usable, names: tuple[str, ...], skipped: dict[str, str]) -> None:
+def _require_videos(
+    listed: dict[str, list[Video]],
+    usable: dict[str, list[Video]],
+    names: tuple[str, ...],
+    skipped: dict[str, str],
+) -> None:
     for split in ("train", "test"):
         found = {item.label for item in usable[split]}
         for label, name in enumerate(names):
             if label not in found:
-                reasons = [f"{key}: {why}" for key, why in skipped.items() if key.startswith(name)]
+                reasons = [
+                    f"{item.name}: {skipped[item.name]}"
+                    for item in listed[split]
+                    if item.label == label and item.name in skipped
+                ]
                 raise ValueError(
                     f"--source: the class {name} has no {split} video that clips can be taken from "
                     f"({'; '.join(reasons[:3])}, of {len(reasons)}); accepted are videos of at "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import re
 import struct
 from collections.abc import Iterator
 
@@ -17,25 +18,57 @@ from experiments.data import ucf101_lists
 from experiments.data.ucf101_lists import Video
 from experiments.data.video import TfdsVideo
 
+INFO = "dataset_info.json"
+_CONFIG = re.compile(r"ucf101_(?P<split>[123])(_\d+)?")
+
 
 def is_folder(source: str) -> bool:
-    """Whether --source is a folder such as D/ucf101/ucf101_1/2.0.0."""
-    return (pathlib.Path(source).expanduser() / "dataset_info.json").exists()
+    """Whether --source is, or holds, a folder such as D/ucf101/ucf101_1/2.0.0."""
+    return bool(_versions(source))
+
+
+def _versions(source: str) -> list[pathlib.Path]:
+    """The folders of versions: `source` itself, or those in a `ucf101` folder or data_dir."""
+    root = pathlib.Path(source).expanduser().resolve()
+    if (root / INFO).exists():
+        return [root]
+    inside = root if root.name == "ucf101" else root / "ucf101"
+    return sorted(path.parent for path in inside.glob(f"ucf101_*/*/{INFO}"))
+
+
+def _version(source: str) -> tuple[pathlib.Path, int]:
+    """The folder of the version, and the number of its official split."""
+    found = _versions(source)
+    if len(found) > 1:
+        raise ValueError(
+            f"--source: {source} holds {', '.join(map(str, found))}; accepted is one of them"
+        )
+    (folder,) = found
+    config = _CONFIG.fullmatch(folder.parent.name)
+    if config is None:
+        raise ValueError(
+            f"--source: {folder} is not in a folder named as TFDS names it, such as ucf101_1_256, "
+            "which tells the number of the official split"
+        )
+    return folder, int(config["split"])
 
 
 def videos(source: str, lists: str | None) -> tuple[dict[str, list[Video]], tuple[str, ...]]:
     """The videos of "train" and "test" with their records, and the names of the classes.
 
     Args:
-      source: the folder.
+      source: the folder of the version, the `ucf101` folder around it, or TFDS's data_dir.
       lists: the folder ucfTrainTestlist; None looks for where TFDS unpacked it, in the
         `downloads` beside the folder.
 
     Raises:
       ValueError: the lists are not there, or are not those that the folder was made with.
     """
-    folder = pathlib.Path(source).expanduser()
-    info = json.loads((folder / "dataset_info.json").read_text())
+    folder, number = _version(source)
+    try:
+        suffix = json.loads((folder / INFO).read_text()).get("fileFormat", "tfrecord")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"--source: {folder / INFO} is damaged: {error}") from error
     where = pathlib.Path(lists).expanduser() if lists else _unpacked(folder)
     if where is None or not where.is_dir():
         raise ValueError(
@@ -43,9 +76,7 @@ def videos(source: str, lists: str | None) -> tuple[dict[str, list[Video]], tupl
             "the validation set is cut by; accepted is the official folder ucfTrainTestlist"
         )
     names = ucf101_lists.class_names(where)
-    number = int(folder.parent.name.split("_")[1]) if "_" in folder.parent.name else 1
     listed = ucf101_lists.read(where, names, number)
-    suffix = info.get("fileFormat", "tfrecord")
     found = {}
     for split, expected in listed.items():
         records = list(_records(folder, f"*-{split}.{suffix}-*"))
@@ -88,6 +119,8 @@ def _records(folder: pathlib.Path, pattern: str) -> Iterator[tuple[str, int]]:
             position = 0
             while header := file.read(12):
                 yield str(path), position
+                if len(header) < 12:
+                    break  # The file is truncated; the number of videos tells.
                 position += 16 + struct.unpack("<Q", header[:8])[0]
                 file.seek(position)
 

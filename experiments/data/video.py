@@ -30,12 +30,9 @@ class VideoFile:
 
     path: str
 
-    def stamp(self) -> int:
+    def stamp(self) -> list[int]:
         """Changes when the file does."""
-        try:
-            return os.stat(self.path).st_size
-        except OSError:
-            return -1
+        return _stamp(self.path)
 
     def probe(self) -> tuple[int, int, int]:
         """(frames, height, width), by decoding it all.
@@ -74,15 +71,20 @@ class TfdsVideo:
     position: int
     label: int
 
-    def stamp(self) -> int:
-        return os.stat(self.path).st_size
+    def stamp(self) -> list[int]:
+        """Changes when the record file does."""
+        return _stamp(self.path)
 
     def probe(self) -> tuple[int, int, int]:
-        """(frames, height, width)."""
-        frames = self._frames()
-        if not frames:
+        """(frames, height, width), by decoding them all.
+
+        Raises:
+          Unreadable: the record or a frame of it is damaged, or it has no frames.
+        """
+        shapes = [_image(frame).shape for frame in self._frames()]
+        if not shapes:
             raise Unreadable("no frames")
-        return len(frames), *_image(frames[0]).shape[:2]
+        return len(shapes), *shapes[0][:2]
 
     def pick(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
         """The frames of these indices, RGB uint8 (H, W, 3)."""
@@ -92,8 +94,11 @@ class TfdsVideo:
     def _frames(self) -> list[bytes]:
         from tensorflow_datasets.proto import tf_example_pb2
 
-        example = tf_example_pb2.Example.FromString(self._record()).features.feature
-        (label,) = example["label"].int64_list.value
+        try:
+            example = tf_example_pb2.Example.FromString(self._record()).features.feature
+            (label,) = example["label"].int64_list.value
+        except Exception as error:  # Three libraries read it, each with errors of its own.
+            raise Unreadable(f"damaged record: {_first_line(error)}") from error
         if label != self.label:
             raise ValueError(
                 f"--lists: record {self.position} of {self.path} has label {label}, where the list "
@@ -205,5 +210,20 @@ def _decoded(container, stream) -> Iterator:
 def _image(encoded: bytes) -> np.ndarray:
     from PIL import Image
 
-    with Image.open(io.BytesIO(encoded)) as image:
-        return np.asarray(image.convert("RGB"))
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise Unreadable(f"damaged frame: {_first_line(error)}") from error
+
+
+def _stamp(path: str) -> list[int]:
+    try:
+        status = os.stat(path)
+        return [status.st_size, status.st_mtime_ns]
+    except OSError:
+        return []
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [repr(error)])[0][:200]

@@ -34,7 +34,7 @@ def draw_filters(
       title: above the figure.
     """
     save(filter_rows(filters, u, v, cost, title), directory / "filters.png")
-    figure, axes = _grid(len(filters), title)
+    figure, axes = _grid(len(filters), _with_scale(title, _longest(u, v)))
     pictures, arrows = [], []
     for axis, w, cost_of_one in zip(axes, filters, cost, strict=False):
         pictures.append(_show(axis, w[0], np.abs(w).max()))
@@ -66,8 +66,8 @@ def filter_rows(
             _arrows(axis, u[i, t], v[i, t], longest)
             if i == 0:
                 axis.set_title(f"t = {t}", fontsize=7)
-        axes[i, 0].set_ylabel(f"{i}\nR = {cost[i]:.3g}", fontsize=7, rotation=0, labelpad=18)
-    figure.suptitle(f"{title}; longest arrow {longest:.2g} pixels per frame", fontsize=8)
+        axes[i, 0].set_ylabel(f"{i}\nR = {cost[i]:.3g}", fontsize=7, rotation=0, ha="right")
+    figure.suptitle(_with_scale(title, longest), fontsize=8)
     return figure
 
 
@@ -123,7 +123,7 @@ def _grid(count: int, title: str) -> tuple[Figure, list]:
     columns = int(np.ceil(np.sqrt(count)))
     rows = -(-count // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(1.2 * columns, 1.3 * rows + 0.4), squeeze=False,
+        rows, columns, figsize=(max(3.6, 1.2 * columns), 1.3 * rows + 0.5), squeeze=False,
         layout="constrained",
     )  # fmt: skip
     for axis in axes.flat:
@@ -148,12 +148,18 @@ def _arrows(axis, u: np.ndarray, v: np.ndarray, longest: float):
     )
 
 
+def _with_scale(title: str, longest: float) -> str:
+    return f"{title}\nlongest arrow: {longest:.2g} pixels per frame"
+
+
 def _longest(u: np.ndarray, v: np.ndarray) -> float:
     return max(float(np.sqrt(u**2 + v**2).max()), 1e-12)
 
 
 def _animate(figure: Figure, frame, count: int, path: pathlib.Path) -> None:
     temporary = path.with_name(f".{path.name}")
+    figure.canvas.draw()  # The layout, once: done again for every frame it would make them jump.
+    figure.set_layout_engine("none")
     try:
         FuncAnimation(figure, frame, frames=count).save(
             temporary, writer=PillowWriter(fps=FRAMES_PER_SECOND), dpi=90

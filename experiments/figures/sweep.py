@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from experiments.figures.training import save
 from experiments.training import sweep
@@ -60,10 +61,14 @@ def draw_search(directory: pathlib.Path, runs: list[dict[str, Any]], names: Sequ
     for axis, name in zip(axes[0], names, strict=True):
         values = [run["settings"][name] for run in runs]
         axis.semilogx(values, accuracy, "o", color="C0")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.semilogx(values[best], accuracy[best], "*", color="C3", ms=14, label="best")
         axis.set_xlabel(LABELS.get(name, name))
         axis.grid(alpha=0.3)
+    for axis in axes.flat:
+        axis.tick_params(axis="x", which="both", labelsize=7)
     axes[0, 0].set_ylabel("best validation accuracy (%)")
+    figure.suptitle(_title(runs))
     axes[0, -1].legend(title=f"{len(runs)} runs")
     save(figure, directory / "search.png")
 
@@ -79,7 +84,13 @@ def strengths(runs: list[dict[str, Any]], names: Sequence[str]) -> Figure:
         _strength(axis, sweep.ended(points), name)
     axes[0, 0].set_ylabel("accuracy (%)")
     axes[0, 0].legend(title=f"mean and trials, n = {max(run['n'] for run in runs)}")
+    figure.suptitle(_title(runs))
     return figure
+
+
+def _title(runs: list[dict[str, Any]]) -> str:
+    settings = runs[0]["settings"]
+    return f"{settings['model']} on {settings['dataset']}"
 
 
 def _strength(axis: Axes, runs: list[dict[str, Any]], name: str) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 TRIALS_FOR_A_HISTOGRAM = 5
+FEW_RUNS, LEGEND_ROWS = 6, 20
 
 
 def draw(directory: pathlib.Path, summary: dict[str, Any], metrics: list[dict[str, Any]]) -> None:
@@ -49,9 +50,13 @@ def curves(metrics: list[dict[str, Any]], quantity: str, title: str) -> Figure:
     figure, panels = plt.subplots(
         1, len(splits), figsize=(4.5 * len(splits), 3.6), sharey=True, layout="constrained"
     )
+    runs = list(dict.fromkeys(line["run"] for line in metrics))
+    if len(runs) > FEW_RUNS:
+        for axis in panels:
+            axis.set_prop_cycle(color=plt.get_cmap("turbo")(np.linspace(0.05, 0.95, len(runs))))
     percent = 100 if quantity == "accuracy" else 1
     for axis, split in zip(panels, splits, strict=True):
-        for run in dict.fromkeys(line["run"] for line in metrics):
+        for run in runs:
             values: dict[float, list[float]] = {}
             for line in metrics:
                 if line["run"] == run and line.get(f"{split}_{quantity}") is not None:
@@ -69,7 +74,13 @@ def curves(metrics: list[dict[str, Any]], quantity: str, title: str) -> Figure:
         axis.set_title(split)
         axis.grid(alpha=0.3)
     panels[0].set_ylabel("accuracy (%)" if quantity == "accuracy" else "cross-entropy (nats)")
-    panels[-1].legend()
+    handles, labels = panels[-1].get_legend_handles_labels()
+    if len(labels) <= FEW_RUNS:
+        panels[-1].legend()
+    else:  # Beside the panels, in as many columns as it takes.
+        columns = -(-len(labels) // LEGEND_ROWS)
+        figure.set_figwidth(figure.get_figwidth() + 2.4 * columns)
+        figure.legend(handles, labels, loc="outside right", fontsize=7, ncols=columns)
     figure.suptitle(title)
     return figure
 

@@ -86,12 +86,6 @@ class Checkpoints:
             return flax.serialization.from_state_dict(like, tree), extra
         return None
 
-    def discard(self) -> None:
-        """Removes every checkpoint of this folder."""
-        with self._manager() as manager:
-            for step in manager.all_steps():
-                manager.delete(step)
-
     def _set_aside(self, step: int) -> pathlib.Path:
         aside = self._directory.parent / f"{self._directory.name}.corrupt"
         aside.mkdir(parents=True, exist_ok=True)
@@ -102,6 +96,13 @@ class Checkpoints:
         )
         (self._directory / str(step)).rename(target)
         return target
+
+    def discard_after(self, step: int) -> None:
+        """Removes the checkpoints of later steps."""
+        with self._manager() as manager:
+            for later in manager.all_steps():
+                if later > step:
+                    manager.delete(later)
 
     def _manager(self) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(
@@ -116,14 +117,27 @@ class Checkpoints:
 def read_latest(directory: pathlib.Path) -> dict[str, Any]:
     """The state in the newest checkpoint of a folder, as nested dicts of arrays.
 
+    Changes nothing there, so a run that is still going may be looked at.
+
     Raises:
       FileNotFoundError: there is none.
+      ValueError: it is damaged.
     """
-    steps = Checkpoints(directory).steps() if directory.is_dir() else []
+    # Orbax writes elsewhere and renames, so a folder that is named by a number is complete.
+    steps = [path for path in directory.glob("*") if path.name.isdecimal()]
     if not steps:
         raise FileNotFoundError(f"no checkpoint in {directory}")
-    with ocp.StandardCheckpointer() as checkpointer:
-        return jax.device_get(checkpointer.restore(directory.absolute() / str(steps[-1]) / "state"))
+    newest = max(steps, key=lambda path: int(path.name)).absolute()
+    try:
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            extra = reader.restore(newest / "extra")
+        with ocp.StandardCheckpointer() as reader:
+            tree = jax.device_get(reader.restore(newest / "state"))
+    except Exception as error:  # Whatever a damaged file makes the readers raise.
+        raise ValueError(f"the checkpoint {newest} is damaged") from error
+    if digest(tree) != extra["digest"]:
+        raise ValueError(f"the checkpoint {newest} is damaged: its digest is wrong")
+    return tree
 
 
 def digest(tree: Any) -> str:

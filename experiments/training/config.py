@@ -120,7 +120,8 @@ def one_of(flag: str, value: str, accepted: tuple[str, ...]) -> None:
 
 def at_least(flag: str, value: float, low: float) -> None:
     if not (math.isfinite(value) and value >= low):
-        raise UserError(f"--{flag}: got {value}; accepted is a finite number >= {low:g}")
+        kind = "an integer" if isinstance(value, int) else "a finite number"
+        raise UserError(f"--{flag}: got {value}; accepted is {kind} >= {low:g}")
 
 
 def above(flag: str, value: float, low: float) -> None:

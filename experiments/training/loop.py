@@ -64,8 +64,7 @@ def train_trial(
         state, best = restored[0], restored[1]["best"]
         notice(f"{run}, seed {seed}: going on from step {int(state.step)} of {problem.steps}")
     first_step = step = int(state.step)
-    if best_checkpoints.steps()[-1:] > [step]:
-        best_checkpoints.discard()  # From after the checkpoint; it will be made again.
+    best_checkpoints.discard_after(step)  # They will be made again.
     workdir.keep_metrics(
         lambda line: (line["run"], line["seed"]) != (run, seed) or line["step"] <= step
     )

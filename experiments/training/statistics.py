@@ -41,7 +41,7 @@ def paired(
     after = np.array([other[s] for s in seeds])
     interval = None
     if len(seeds) > 1:
-        if np.ptp(after - before) == 0:  # No spread: the interval is the point itself.
+        if np.ptp(after - before) < 1e-12:  # No spread: the interval is the point itself.
             interval = [float((after - before)[0])] * 2
         else:
             result = scipy.stats.ttest_rel(after, before)

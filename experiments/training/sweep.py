@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.errors import UserError
 from experiments.training import statistics
-from experiments.training.config import TrainConfig
+from experiments.training.config import TrainConfig, at_least
 from experiments.training.study import Run
 
 
@@ -36,21 +36,30 @@ def parse_sweep(text: str, accepted: Sequence[str]) -> tuple[str, list[float]]:
 
 def sweep_runs(baseline: TrainConfig, sweeps: Sequence[tuple[str, Sequence[float]]]) -> list[Run]:
     """The baseline first, then one run for each value that differs from the baseline's."""
-    runs = [Run("baseline", baseline)]
+    runs = {"baseline": Run("baseline", baseline)}
     for name, values in sweeps:
         for value in values:
             if value != getattr(baseline, name):
+                text = f"{value:g}" if float(f"{value:g}") == value else repr(value)
                 config = dataclasses.replace(baseline, **{name: value})
-                runs.append(Run(f"{name}={value:g}", config))
-    return runs
+                runs[f"{name}={text}"] = Run(f"{name}={text}", config)
+    return list(runs.values())
 
 
 def random_runs(
     baseline: TrainConfig, ranges: dict[str, tuple[float, float]], count: int, seed: int
 ) -> list[Run]:
-    """`count` runs whose settings are drawn log-uniformly, each from its (low, high)."""
+    """The baseline first, then `count` runs whose settings are drawn log-uniformly.
+
+    Args:
+      baseline: what the others are compared with.
+      ranges: (low, high) of each setting that is drawn.
+      count: runs besides the baseline.
+      seed: of the draws.
+    """
+    at_least("seed", seed, 0)
     rng = np.random.default_rng(seed)
-    runs = []
+    runs = [Run("baseline", baseline)]
     for index in range(count):
         drawn = {
             name: float(f"{math.exp(rng.uniform(math.log(low), math.log(high))):.3g}")
@@ -145,6 +154,8 @@ def conclusions_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _difference(cell: dict[str, Any]) -> str:
+    if cell["difference"] is None:  # They share no seed of which both trials ended.
+        return "-"
     text = f"{100 * cell['difference']:+.2f}"
     if cell["interval"]:
         low, high = cell["interval"]

@@ -42,6 +42,9 @@ class Workdir:
       resume: whether to go on with what is there.
       record: further values for config.json (versions, device), not compared.
 
+    Attributes:
+      path: the folder. existed: whether it held a run before.
+
     Raises:
       UserError: the folder cannot be written, holds a run and `resume` is False, or holds a run of
         other settings.
@@ -60,7 +63,8 @@ class Workdir:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             config = self.path / "config.json"
-            if config.exists():
+            self.existed = config.exists()
+            if self.existed:
                 self._check(_read_config(config)["settings"], settings, resume)
             write_json(config, {"settings": settings, **(record or {})})
         except OSError as error:

@@ -4,7 +4,7 @@
 
 KILL is "no", "step:N" (SIGKILL when N steps of this process are done), "save:N" (SIGKILL in the
 middle of writing the N-th checkpoint of this process) or "full:N" (the disk is full from the N-th
-file on that is synced to it).
+file on that is synced to it) or "interrupt:N" (Ctrl-C when N steps of this process are done).
 """
 
 import errno
@@ -21,14 +21,18 @@ def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kill_at_step(number):
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def kill_at_step(number, end=die):
     update = progress.Progress.update
 
     def counted(self, step):
         update(self, step)
         counted.left -= 1
         if counted.left == 0:
-            die()
+            end()
 
     counted.left = number
     progress.Progress.update = counted
@@ -71,7 +75,12 @@ if __name__ == "__main__":
     del sys.argv[1:3]
     module = importlib.import_module(f"experiments.{binary}")
     what, _, number = kill.partition(":")
-    hooks = {"step": kill_at_step, "save": kill_in_save, "full": fill_disk_at}
+    hooks = {
+        "step": kill_at_step,
+        "save": kill_in_save,
+        "full": fill_disk_at,
+        "interrupt": lambda count: kill_at_step(count, interrupt),
+    }
     if what != "no":
         hooks[what](int(number))
     common_flags.define(module.NAME)

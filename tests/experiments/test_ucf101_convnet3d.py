@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
+import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import optflow_jax
 from experiments import data, filters
 from experiments import ucf101_convnet3d as binary
+from experiments.data.dataset import Dataset, Split
 from experiments.errors import NonFiniteLossError, UserError
+from experiments.training.checkpoints import Checkpoints
 from experiments.training.execution import Executor, batches, plan_for
 from experiments.training.steps import initial_state
 
@@ -19,6 +23,9 @@ SMALL = (
     "--dataset=moving_digits", "--size=16", "--train_examples=32", "--epochs=1",
     "--evaluate_every=0.5",
 )  # fmt: skip
+
+
+ACCURACIES = ("validation_accuracy", "test_accuracy")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +45,7 @@ def config(**changes):
 @pytest.mark.parametrize(
     ("flag", "change"),
     [
+        ("--optflow_strength", {"optflow_strength": float("nan")}),
         ("--optflow_strength", {"optflow_strength": -1.0}),
         ("--l2_strength", {"l2_strength": -1.0}),
         ("--dropout", {"dropout": 1.0}),
@@ -61,18 +69,54 @@ def test_presets_are_table_1_of_the_paper(clips):
     assert full.batch_size == 8 and full.schedule == "step" and full.optimizer == "sgd"
 
 
-def test_strengths_share_initialisation_and_the_penalty_is_the_mean_cost(clips):
-    states, penalties = [], []
+@pytest.mark.parametrize("count", [8, 36, 100, 1004, 3484])
+@pytest.mark.parametrize("batch", [None, 3])
+def test_the_paper_preset_is_5000_steps_whatever_the_number_of_clips(count, batch):
+    split = Split(np.zeros((count, 1, 1, 1, 1), np.uint8), np.zeros(count, np.int32))
+    dataset = Dataset("made", split, split, ("a", "b"), "")
+    preset = binary.presets(dataset, batch)["paper"] | ({"batch_size": batch} if batch else {})
+    full = config(**preset)
+    assert full.total_steps(count) == 5_000
+    assert full.steps_between_evaluations(count) == 500
+
+
+def test_settings_reach_the_network_and_the_update(clips):
+    problem = binary.build(config(dropout=0.37, precision="bfloat16"), clips)
+    assert (problem.model.dropout_rate, problem.model.dtype) == (0.37, jnp.bfloat16)
+    assert problem.model.widths == (8, 16, 32, 32, 32)
+    large = Split(np.zeros((8, 16, 112, 112, 3), np.uint8), np.zeros(8, np.int32))
+    large = Dataset("large", large, large, tuple("abcdefghij"), "")
+    assert binary.build(config(batch_size=8), large).model.widths == (16, 32, 64, 128, 128)
+
+    # L2: with no gradient of the loss, a step of SGD is - rate * 2 * strength * parameter.
+    strong = config(l2_strength=0.5, optimizer="sgd", momentum=0.0, schedule="step")
+    params = {"Conv_0": {"kernel": jnp.full((1, 1, 1, 1, 2), 3.0)}}
+    optimizer = binary.build(strong, clips).optimizer
+    updates, _ = optimizer.update(
+        jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params
+    )
+    np.testing.assert_allclose(updates["Conv_0"]["kernel"], -1e-3 * 2 * 0.5 * 3.0, rtol=1e-6)
+
+    # OptFlow: alpha and channels are those of the settings.
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 5, 3, 2)), jnp.float32)
+    penalty = binary.build(config(optflow_strength=2.0, alpha=0.3, channels="bgr"), clips).penalty(
+        {"Conv_0": {"kernel": kernel}}
+    )
+    expected = 2 * optflow_jax.regularizer(kernel, channels="bgr", alpha=0.3)
+    np.testing.assert_allclose(penalty, expected, rtol=1e-6)
+    other = 2 * optflow_jax.regularizer(kernel, channels="mean", alpha=1.0)
+    assert abs(float(expected - other)) > 0.01 * float(expected)
+
+
+def test_the_penalty_is_the_mean_cost(clips):
+    penalties = []
     for strength in (0.0, 3.0):
         problem = binary.build(config(optflow_strength=strength, dropout=0.0), clips)
         state = initial_state(problem, 0)
-        states.append(state.params)
         kernel = state.params[binary.FIRST_LAYER]["kernel"]
         executor = Executor(problem, plan_for(1))
         after = executor.train(jax.tree.map(np.array, state), batches(0, 32, 16, 0), 1, 0)
         penalties.append(float(after.running.penalty))
-    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
-        np.testing.assert_array_equal(a, b)
     assert penalties[0] == 0.0
     collapsed = np.asarray(kernel).mean(axis=3)
     costs = [optflow_jax.cost(collapsed[..., i]) for i in range(collapsed.shape[-1])]
@@ -95,7 +139,7 @@ def test_train_examples_are_checked(clips):
 
 
 def test_sweep_draws_its_figures_and_conclusions_and_filters_can_be_looked_at(
-    run_process, tmp_path
+    run_process, tmp_path, clips, monkeypatch
 ):
     workdir = tmp_path / "w"
     done = run_process(
@@ -122,7 +166,30 @@ def test_sweep_draws_its_figures_and_conclusions_and_filters_can_be_looked_at(
     with pytest.raises(UserError, match="^--seed: got 5; accepted is 0 to 0"):
         filters.read_run(workdir, None, 5)
     last = filters.read_parameters(workdir, name, seed, "last")
-    clips = data.load("moving_digits", own="ucf101", size=16)
+    best = filters.read_parameters(workdir, name, seed, "best")
+    for which, parameters in (("", last), ("_best", best)):
+        newest = Checkpoints(workdir / "checkpoints" / name / f"seed_0{which}").restore(
+            initial_state(binary.build(binary.VideoConfig(**settings), clips), 0)
+        )[0]
+        assert int(newest.step) == (
+            2 if not which else summary["runs"][1]["trials"][0]["best"]["step"]
+        )
+        np.testing.assert_array_equal(newest.params["Conv_0"]["kernel"], parameters["kernel"])
+    values = types.SimpleNamespace(
+        workdir=str(workdir), run=name, seed=None, which="last", clips=["1"], out=None,
+        data_dir=str(tmp_path),
+    )  # fmt: skip
+    monkeypatch.setattr(filters, "FLAGS", values)
+    filters.main()
+    assert {path.name for path in (workdir / "filters").iterdir()} == {
+        *("filters.png", "filters.gif", "activations_1.png", "activations_1.gif")
+    }
+    values.clips, values.out = ["500"], str(tmp_path / "nothing")
+    with pytest.raises(UserError, match="^--clips: got 500; accepted are numbers below 500"):
+        filters.main()
+    assert not (tmp_path / "nothing").exists()
+    clips = filters.load_dataset(settings)
+    assert len(clips.train) == 32
     response = filters.activations(last, clips, 0)
     kernel = np.asarray(last["kernel"])
     assert response.shape == (*clips.example_shape[:3], kernel.shape[-1])
@@ -147,7 +214,7 @@ def test_a_sweep_in_which_a_run_diverges_still_ends_with_its_conclusions(run_mai
 
 
 def test_a_dataset_without_validation_trains_but_cannot_be_swept(run_main, tmp_path, monkeypatch):
-    def load(own, size, classes):
+    def load(own, datasets, size, classes):
         return data.load(
             "moving_digits", own=own, size=16, frames=16, train=32, validation=0, test=10
         )
@@ -170,7 +237,7 @@ def test_random_search_reports_the_best(run_main, tmp_path, capsys, monkeypatch)
             {
                 "name": run.name,
                 "settings": run.config.to_json(),
-                "trials": [{"seed": 0, "best": {"validation_accuracy": 0.1 * index}}],
+                "trials": [{"seed": 0, "best": dict.fromkeys(ACCURACIES, 0.1 * index)}],
             }
             for index, run in enumerate(runs)
         ]
@@ -183,14 +250,18 @@ def test_random_search_reports_the_best(run_main, tmp_path, capsys, monkeypatch)
     with pytest.raises(NonFiniteLossError, match="^1 trials did not end: loss became nan"):
         run_main("ucf101_convnet3d", *SMALL, "--random_search=3", f"--workdir={tmp_path}/w")
     assert (tmp_path / "w" / "search.png").read_bytes().startswith(b"\x89PNG")
-    assert [run.name for run in asked] == ["random_0", "random_1", "random_2"]
+    assert [run.name for run in asked] == ["baseline", "random_0", "random_1", "random_2"]
+    baseline, *drawn_runs = asked
+    assert baseline.config.optflow_strength == 0
     for name, (low, high) in binary.SEARCHED.items():
-        drawn = {getattr(run.config, name) for run in asked}
+        drawn = {getattr(run.config, name) for run in drawn_runs}
         scale = binary.QUICK["learning_rate"] if name == "learning_rate" else 1.0
         assert len(drawn) == 3 and all(0.99 * low <= d / scale <= 1.01 * high for d in drawn)
     said = capsys.readouterr().out
-    rate = asked[2].config.learning_rate
-    assert f"best by validation (20.00 %): random_2, learning_rate {rate:g}, l2_strength" in said
+    rate = asked[3].config.learning_rate
+    found = json.loads((tmp_path / "w" / "search.json").read_text())
+    assert (found["best"], found["settings"]["learning_rate"]) == ("random_2", rate)
+    assert f"best by validation (30.00 %): random_2, learning_rate {rate:g}, l2_strength" in said
 
 
 def test_sweep_and_random_search_exclude_each_other(run_main, tmp_path):
@@ -199,3 +270,35 @@ def test_sweep_and_random_search_exclude_each_other(run_main, tmp_path):
             "ucf101_convnet3d", *SMALL, "--sweep=dropout:0", "--random_search=2",
             f"--workdir={tmp_path}/w",
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--metric="], "--metric: got none; accepted are l2,"),
+        (["--metric=l2,sobolev", "--sweep=dropout:0"], "--metric: got l2,sobolev; with --sweep"),
+        (["--random_search=2", "--seed=-1"], "--seed: got -1; accepted is an integer >= 0"),
+        (["--random_search=0"], "--random_search: got 0; accepted is an integer >= 1"),
+        (["--dataset=digits"], "--dataset: got 'digits'; accepted are auto, moving_digits, ucf101"),
+        (["--classes=3"], "--classes: moving_digits has no such option"),
+    ],
+)
+def test_bad_flags(run_main, tmp_path, arguments, message):
+    with pytest.raises(UserError) as caught:
+        run_main("ucf101_convnet3d", *SMALL, f"--workdir={tmp_path}/w", *arguments)
+    assert str(caught.value).startswith(message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_interruption_is_one_line_that_tells_how_to_go_on(tmp_path, run_process):
+    arguments = (*SMALL, f"--workdir={tmp_path}/w")
+    stopped = run_process("ucf101_convnet3d", "interrupt:1", *arguments)
+    assert stopped.returncode == 130 and "Traceback" not in stopped.stderr
+    assert stopped.stderr.splitlines()[-1].startswith("error: interrupted; go on with --workdir=")
+    resumed = run_process("ucf101_convnet3d", "no", *arguments, "--resume")
+    assert resumed.returncode == 0 and "nothing to resume" not in resumed.stdout
+
+
+def test_resuming_where_nothing_is_says_so(tmp_path, run_main, capsys):
+    run_main("ucf101_convnet3d", *SMALL, f"--workdir={tmp_path}/w", "--resume")
+    assert f"nothing to resume in {tmp_path}/w" in capsys.readouterr().out

@@ -20,7 +20,10 @@ def test_auto_takes_the_experiments_own_dataset_where_it_is_prepared(tmp_path, t
     lines = []
     dataset = data.load("auto", str(tmp_path / "data"), own="cifar10", notice=lines.append, size=32)
     assert dataset.name == "cifar10"
-    assert lines == [f"dataset: cifar10, prepared under {tmp_path / 'data'}"]
+    assert lines == [
+        f"dataset: cifar10, prepared under {tmp_path / 'data'}",
+        "size: ignored, because cifar10 has no such option",
+    ]
     # Another experiment's data is not taken in its place.
     other = data.load("auto", str(tmp_path / "data"), own="mnist", notice=lines.append)
     assert other.name == "digits"
@@ -43,7 +46,7 @@ def test_unknown_names_and_options_say_what_is_accepted(tmp_path):
         data.load("cifar", str(tmp_path), own="cifar10")
     with pytest.raises(ValueError, match="own: got 'digits'; accepted are cifar10, mnist"):
         data.load("auto", str(tmp_path), own="digits")
-    with pytest.raises(ValueError, match="frames: not an option of digits; accepted are size"):
+    with pytest.raises(ValueError, match="frames: digits has no such option; .* moving_digits"):
         data.load("digits", str(tmp_path), own="cifar10", frames=16)
 
 

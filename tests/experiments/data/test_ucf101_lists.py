@@ -98,6 +98,7 @@ WRONG = [
     (TRAIN, "Archery/v_Archery_g08", "Archery/v_Bowling_g08", "line 1: got"),
     (TRAIN, "Archery/v_Archery_g08", "Bow/v_Bow_g08", "the classes of classInd.txt"),
     (TRAIN, "Archery/v_Archery_g08", "Archery/v_Archery_g02", "group 2 of Archery is in"),
+    (TRAIN, "_g08_c02.avi", "_g08_c01.avi", "line 2: got .* again; accepted is each video once"),
     (TEST, "_g01_c01.avi", "_g01_c01.mp4", "testlist01.txt, line 1: got"),
     (TEST, "_g01_c01.avi", "_g01_c01.avi 1", "testlist01.txt, line 1: got"),
     (INDEX, "2 BabyCrawling", "4 BabyCrawling", "classInd.txt, line 2: got '4 Baby"),

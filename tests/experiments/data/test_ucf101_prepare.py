@@ -182,9 +182,48 @@ def test_videos_that_cannot_be_used_are_skipped_and_counted(source, tmp_path, ca
 def test_a_class_without_a_usable_video_is_an_error_that_names_it(source, tmp_path):
     for path in (source / "UCF-101" / CLASSES[1]).glob("*_g0[12]_*"):
         write(path, 100, frames=10)
-    with pytest.raises(ValueError, match="ApplyLipstick has no test video .*too short: 10 of 16"):
+    (source / "UCF-101" / CLASSES[1] / f"v_{CLASSES[1]}_g08_c01.avi").write_bytes(b"")  # training
+    with pytest.raises(
+        ValueError, match="ApplyLipstick has no test video .*too short: 10 of 16.*, of 3"
+    ):
         prepare(source, tmp_path)
     assert not ucf101.is_prepared(str(tmp_path))
+
+
+def test_a_video_that_changes_while_it_is_prepared_is_named_and_the_next_run_goes_on(
+    source, tmp_path, monkeypatch
+):
+    name = f"{CLASSES[0]}/v_{CLASSES[0]}_g09_c01.avi"
+    path = source / "UCF-101" / name
+    write_all = ucf101_prepare._write
+
+    def damage_first(*arguments):
+        path.write_bytes(bytes(path.stat().st_size))  # as long as before
+        return write_all(*arguments)
+
+    monkeypatch.setattr(ucf101_prepare, "_write", damage_first)
+    with pytest.raises(ValueError, match=f"--source: {name} was readable .*not a video.* again"):
+        prepare(source, tmp_path)
+    monkeypatch.setattr(ucf101_prepare, "_write", write_all)
+    assert set(prepare(source, tmp_path).skipped) == {name}
+    assert len(load(tmp_path).train) == 2 * 7 * 4 - 4
+
+
+def test_a_video_of_the_same_length_put_in_anothers_place_is_counted_again(source, tmp_path):
+    path = source / "UCF-101" / CLASSES[0] / f"v_{CLASSES[0]}_g09_c01.avi"
+    stamp = ucf101_prepare.video.VideoFile(str(path)).stamp()
+    path.write_bytes(bytes(path.stat().st_size))
+    os.utime(path, ns=(0, 0))
+    assert ucf101_prepare.video.VideoFile(str(path)).stamp() != stamp
+
+
+def test_a_damaged_journal_is_as_if_its_lines_were_not_there(original, prepared, tmp_path):
+    folder = tmp_path / f".{ucf101.FOLDER}.incomplete"
+    folder.mkdir()
+    (folder / "counted.jsonl").write_bytes(b'nonsense\n["a", 3]\n["b", {}]\n\xff\n')
+    prepare(original, tmp_path)
+    for name, split in load(tmp_path).splits().items():
+        np.testing.assert_array_equal(split.examples, load(prepared).splits()[name].examples)
 
 
 KILLED = {
@@ -286,12 +325,11 @@ def test_damage_is_told_at_loading_and_repaired_by_preparing(prepared, original,
 
 
 def test_flags_are_named_where_they_do_not_fit(original, tmp_path, monkeypatch):
-    for classes in (1, 4):
-        with pytest.raises(ValueError, match=f"--classes: got {classes}; accepted are 2 to 3"):
+    for classes, most in ((1, 101), (4, 3)):
+        with pytest.raises(ValueError, match=f"--classes: got {classes}; accepted are 2 to {most}"):
             prepare(original, tmp_path, classes=classes)
     with pytest.raises(ValueError, match="--source: .* is not there"):
         prepare(tmp_path / "nowhere", tmp_path)
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda folder: os.terminal_size((0, 0)))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"PyAV; install it with `pip install -e '.\[video\]'`"):
         prepare(original, tmp_path)

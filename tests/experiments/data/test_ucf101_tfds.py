@@ -1,5 +1,6 @@
 """A `ucf101` folder written by TFDS's own builder, from frames that are made here."""
 
+import io
 import json
 import pathlib
 import shutil
@@ -8,9 +9,11 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import data
 from experiments.data import ucf101, ucf101_prepare, ucf101_tfds
+from experiments.data import video as video_lib
 
 NAMES = ("ApplyEyeMakeup", "ApplyLipstick", "HandstandPushups")
 
@@ -129,7 +132,51 @@ def test_lists_that_the_folder_was_not_made_with_are_refused(prepared, tmp_path)
         ucf101_prepare.prepare(str(folder(root)), str(tmp_path / "D"), 3, 1, str(other))
 
 
-def test_a_folder_of_tfds_is_told_from_one_of_files(prepared, tmp_path):
-    assert ucf101_tfds.is_folder(str(folder(prepared[1])))
+def test_a_folder_of_tfds_is_told_from_one_of_files(prepared, tmp_path, monkeypatch):
+    version = folder(prepared[1])
+    # Itself, the `ucf101` folder around it, TFDS's data_dir, and a relative path.
+    for path in (version, version.parents[1], version.parents[2]):
+        assert ucf101_tfds.is_folder(str(path))
+        assert ucf101_tfds._version(str(path)) == (version.resolve(), 1)
+    monkeypatch.chdir(version)
+    assert ucf101_tfds._version(".") == (version.resolve(), 1)
     assert not ucf101_tfds.is_folder(str(tmp_path))
     assert not ucf101_tfds.is_folder(str(pathlib.Path(tmp_path) / "nowhere"))
+
+
+def test_a_folder_that_tells_no_split_or_several_versions_is_refused(prepared, tmp_path):
+    other = shutil.copytree(folder(prepared[1]), tmp_path / "ucf101" / "my_videos" / "2.0.0")
+    with pytest.raises(ValueError, match="--source: .* is not in a folder named as TFDS names it"):
+        ucf101_tfds.videos(str(other), str(prepared[0]))
+    for config in ("ucf101_1_256", "ucf101_2_256"):
+        shutil.copytree(other, tmp_path / "ucf101" / config / "2.0.0")
+    with pytest.raises(ValueError, match="--source: .* holds .*ucf101_1_256.*; accepted is one"):
+        ucf101_tfds.videos(str(tmp_path), str(prepared[0]))
+    info = tmp_path / "ucf101" / "ucf101_1_256" / "2.0.0" / "dataset_info.json"
+    info.write_text("{")
+    with pytest.raises(ValueError, match="--source: .*dataset_info.json is damaged"):
+        ucf101_tfds.videos(str(info.parent), str(prepared[0]))
+
+
+def test_damaged_records_and_frames_are_skipped(prepared, tmp_path, capsys):
+    lists, root = prepared
+    source = shutil.copytree(root / "tfrecord", tmp_path / "source")
+    videos, _ = ucf101_tfds.videos(str(source), str(lists))
+    chosen = videos["train"][:2]
+    for video, offset in zip(chosen, (12 + 40, 12 + 4000), strict=True):
+        with open(video.source.path, "r+b") as file:
+            file.seek(video.source.position + offset)
+            file.write(b"\xff" * 100)
+    report = ucf101_prepare.prepare(str(source), str(tmp_path / "D"), 2, 1, str(lists))
+    assert set(report.skipped) == {video.name for video in chosen}
+    assert all(why.startswith("damaged ") for why in report.skipped.values())
+    assert capsys.readouterr().err.count("skipped: ") == 2
+
+
+def test_a_frame_cut_short_is_unreadable():
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(buffer, "JPEG")
+    assert video_lib._image(buffer.getvalue()).shape == (64, 64, 3)
+    for broken in (b"", b"junk", buffer.getvalue()[:-30]):
+        with pytest.raises(video_lib.Unreadable, match="^damaged frame: "):
+            video_lib._image(broken)

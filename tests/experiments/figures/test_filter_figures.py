@@ -23,16 +23,52 @@ def test_filters_as_rows_of_frames_and_as_an_animation(tmp_path):
     (arrows,) = (c for c in first.collections if hasattr(c, "U"))
     np.testing.assert_allclose(arrows.U, u[0, 0].ravel())
     np.testing.assert_allclose(arrows.V, v[0, 0].ravel())
+    # An arrow goes where the pixels go: v > 0 is downwards, as rows are counted, and the longest
+    # arrow is one pixel long.
+    assert (arrows.angles, arrows.scale_units) == ("xy", "xy")
+    assert arrows.scale == np.sqrt(u**2 + v**2).max()
+    low, high = first.get_ylim()
+    assert low > high
     assert "R = 0.5" in first.get_ylabel() and "R = 2" in figure.axes[4].get_ylabel()
     filters.draw_filters(tmp_path, w, u, v, cost, "title")
     assert {p.name for p in tmp_path.iterdir()} == {"filters.png", "filters.gif"}
     assert frames_of(tmp_path / "filters.gif") == 4
 
 
-def test_activations_of_a_clip(tmp_path):
+def test_animations_move_and_still_ones_do_not(tmp_path):
+    rng = np.random.default_rng(2)
+    moving = rng.normal(size=(1, 3, 5, 5))
+    still = np.repeat(moving[:, :1], 3, axis=1)
+    none = np.zeros_like(moving)
+    for name, w in (("moving", moving), ("still", still)):
+        (tmp_path / name).mkdir()
+        filters.draw_filters(tmp_path / name, w, none, none, np.ones(1), "")
+        clip = np.zeros((3, 5, 5, 3), np.uint8)
+        filters.draw_activations(tmp_path / name, 0, clip, np.abs(w[0])[..., None], "")
+        for path in (tmp_path / name).glob("*.gif"):
+            with Image.open(path) as animation:
+                shown = []
+                for t in range(animation.n_frames):
+                    animation.seek(t)
+                    shown.append(np.asarray(animation.convert("L"), float))
+            changes = max(np.abs(a - shown[0]).max() for a in shown)
+            assert (changes > 50) == (name == "moving"), path
+
+
+def test_activations_of_a_clip(tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     frames = rng.integers(0, 256, (5, 6, 7, 3), dtype=np.uint8)
-    filters.draw_activations(tmp_path, 3, frames, rng.uniform(size=(5, 6, 7, 2)), "title")
+    response = rng.uniform(size=(5, 6, 7, 2))
+    kept = {}
+    save = filters.save
+    monkeypatch.setattr(
+        filters, "save", lambda figure, path: (kept.update(axes=figure.axes), save(figure, path))
+    )
+    filters.draw_activations(tmp_path, 3, frames, response, "title")
+    # A row for the clip and one for each filter; five frames, all of them shown.
+    pictures = np.array([axis.images[0].get_array() for axis in kept["axes"][5:]])
+    np.testing.assert_array_equal(pictures.reshape(2, 5, 6, 7), np.moveaxis(response, 3, 0))
+    np.testing.assert_array_equal(kept["axes"][4].images[0].get_array(), frames[4])
     assert {p.name for p in tmp_path.iterdir()} == {"activations_3.png", "activations_3.gif"}
     assert frames_of(tmp_path / "activations_3.gif") == 5
 

@@ -18,7 +18,7 @@ def run(name, settings, validation, train, failed=0):
         for seed, (v, t) in enumerate(zip(validation, train, strict=True))
     ]
     trials += [{"seed": 9 + i, "error": "nan", "test_accuracy": None} for i in range(failed)]
-    base = {"optflow_strength": 0.0, "dropout": 0.2}
+    base = {"optflow_strength": 0.0, "dropout": 0.2, "model": "m", "dataset": "d"}
     return {"name": name, "settings": base | settings, "trials": trials, "n": len(validation)}
 
 
@@ -40,7 +40,9 @@ def test_means_against_strengths_in_order_with_failed_trials_left_out():
     _, validation = (line for line in second.lines if line.get_linestyle() == "-")
     np.testing.assert_allclose(validation.get_data(), [[0, 0.2], [35, 60]])
     dots = [y for line in first.lines if line.get_linestyle() == "None" for y in line.get_ydata()]
-    assert len(dots) == 2 * 5
+    expected = [50, 70, 60, 70, 40, 100, 90, 90, 90, 80]  # validation and training, every trial
+    np.testing.assert_allclose(sorted(dots), sorted(expected))
+    assert "m on d" in figure.get_suptitle()
     plt.close(figure)
 
 
@@ -64,6 +66,8 @@ def test_the_best_run_of_a_search_is_marked(tmp_path, monkeypatch):
     figures.draw_search(tmp_path, runs, ["optflow_strength", "dropout"])
     ((figure, path),) = kept
     assert path == tmp_path / "search.png"
+    points = [axis.lines[0].get_data() for axis in figure.axes]
+    np.testing.assert_allclose(points[0], [[1.0, 0.0, 5.0], [65, 60, 90]])
     stars = [line.get_data() for axis in figure.axes for line in axis.lines[1:]]
     np.testing.assert_allclose(np.ravel(stars), [5.0, 90.0, 0.4, 90.0])
     plt.close(figure)

@@ -69,3 +69,22 @@ def test_draw_writes_a_histogram_from_five_trials_on(tmp_path, trials, histogram
     names = {p.name for p in tmp_path.iterdir()}
     assert names == {"accuracy.png", "loss.png"} | ({"histogram.png"} if histogram else set())
     assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("runs", [2, 21])
+def test_curves_keep_their_size_and_colours_however_many_runs(runs):
+    metrics = [
+        {**line(f"optflow_strength={i}", 0, epoch, i / 100), "train_loss": 1.0, "test_loss": 1.0}
+        for i in range(runs)
+        for epoch in (1, 2)
+    ]
+    figure = training.curves(metrics, "accuracy", "title")
+    figure.canvas.draw()
+    for axis in figure.axes:
+        size = axis.get_window_extent().size / figure.dpi
+        assert size[0] > 3 and size[1] > 2.5, size  # inches
+        colours = {
+            tuple(np.round(plt.matplotlib.colors.to_rgb(c.get_color()), 4)) for c in axis.lines
+        }
+        assert len(colours) == len(axis.lines) == runs
+    plt.close(figure)

@@ -2,13 +2,14 @@
 
 import os
 
+import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from experiments.training.checkpoints import Checkpoints
+from experiments.training.checkpoints import Checkpoints, read_latest
 from experiments.training.steps import Running, TrainState
 
 
@@ -41,8 +42,23 @@ def test_round_trip_and_two_kept(tmp_path):
     restored, extra = checkpoints.restore(state(0.0))
     assert_same_bits(restored, state(30.0))
     assert extra == {"best": {"step": 30}}
-    checkpoints.discard()
-    assert checkpoints.steps() == []
+    checkpoints.discard_after(20)
+    assert checkpoints.steps() == [20]
+
+
+def test_looking_at_a_checkpoint_changes_nothing_and_notices_damage(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_latest(tmp_path / "nowhere")
+    checkpoints = Checkpoints(tmp_path / "c")
+    for step in (9, 10):
+        checkpoints.save(step, state(float(step)))
+    (tmp_path / "c" / "11.orbax-checkpoint-tmp").mkdir()  # A run that is saving.
+    tree = read_latest(tmp_path / "c")
+    assert_same_bits(tree, flax.serialization.to_state_dict(state(10.0)))
+    assert {p.name for p in (tmp_path / "c").iterdir()} >= {"9", "10", "11.orbax-checkpoint-tmp"}
+    flip_a_byte(largest(tmp_path / "c" / "10" / "state"))
+    with pytest.raises(ValueError, match="10 is damaged"):
+        read_latest(tmp_path / "c")
 
 
 def flip_a_byte(path):

@@ -72,3 +72,9 @@ def test_compare_and_table():
 
     text = statistics.table({"dataset": "digits", "runs": runs, "comparison": [row]})
     assert "55.00" in text and "70.00" in text and "+15.00" in text and "+33.3 %" in text
+
+
+def test_differences_equal_but_for_rounding_have_no_spread():
+    # 0.2 - 0.1 and 0.3 - 0.2 differ in the last bit.
+    low, high = statistics.paired({0: 0.1, 1: 0.2}, {0: 0.2, 1: 0.3})["interval"]
+    assert low == pytest.approx(0.1) and high == pytest.approx(0.1)

@@ -22,6 +22,15 @@ def test_sweep_is_the_baseline_and_one_run_for_each_other_value():
     ]
 
 
+def test_a_value_given_twice_is_one_run_and_close_values_are_two():
+    close = ("learning_rate", [1.0000001, 1.0000002])
+    runs = sweep.sweep_runs(BASE, [("weight_decay", [0.0]), ("weight_decay", [0.0, 1.0]), close])
+    assert [r.name for r in runs] == [
+        *("baseline", "weight_decay=0", "weight_decay=1"),
+        *("learning_rate=1.0000001", "learning_rate=1.0000002"),
+    ]
+
+
 @pytest.mark.parametrize("text", ["weight_decay", "depth:1,2", "weight_decay:a", "weight_decay:"])
 def test_bad_sweep(text):
     with pytest.raises(UserError, match="^--sweep: got .*accepted"):
@@ -30,7 +39,9 @@ def test_bad_sweep(text):
 
 def test_random_search_is_log_uniform_within_its_ranges_and_repeats():
     runs = sweep.random_runs(BASE, {"weight_decay": (1e-4, 1e0)}, 400, seed=3)
-    logs = np.log10([r.config.weight_decay for r in runs])
+    assert runs[0] == sweep.Run("baseline", BASE) and len(runs) == 401
+    drawn = runs[1:]
+    logs = np.log10([r.config.weight_decay for r in drawn])
     assert logs.min() >= -4.01 and logs.max() <= 0.01
     # Each quarter of the logarithmic range gets a quarter of the draws, within five deviations.
     counts = np.histogram(logs, bins=[-4.01, -3, -2, -1, 0.01])[0]
@@ -71,6 +82,16 @@ def test_conclusions_choose_by_validation_and_report_test():
     # Differences -0.3 and -0.2: mean -0.25, standard error 0.05, t(0.975, 1) = 12.7062.
     assert (low, high) == (pytest.approx(-0.25 - 0.63531), pytest.approx(-0.25 + 0.63531))
     assert "+4.00" in sweep.conclusions_table([none, a, b])
+
+
+def test_a_run_that_shares_no_seed_with_the_baseline_has_no_difference():
+    baseline, other = run("baseline", [0.5], [0.5], [0.5]), run("a=1", [0.6], [0.6], [0.6])
+    other["trials"][0]["seed"] = 1
+    rows = sweep.conclusions([baseline, other])
+    assert rows[1]["chosen"] == "a=1" and rows[1]["test"]["difference"] is None
+    assert rows[1]["test"]["mean"] == 0.6
+    line = sweep.conclusions_table(rows).splitlines()[-1]
+    assert line.split() == ["a", "a=1", "60.00", "-", "10.00", "-"]
 
 
 def test_a_failed_trial_is_left_out():
