@@ -123,6 +123,27 @@ def test_the_penalty_is_the_mean_cost(clips):
     assert penalties[1] == pytest.approx(3.0 * np.mean(costs), rel=1e-5)
 
 
+def test_runs_of_a_seed_differ_in_their_settings_alone(clips):
+    # So weak a penalty changes nothing; another order, dropout or initialisation would.
+    after = {}
+    for name, seed, strength in (("none", 3, 0.0), ("weak", 3, 1e-20), ("other", 4, 0.0)):
+        settings = config(
+            optflow_strength=strength,
+            dropout=0.5,
+            optimizer="sgd",
+            learning_rate=1e-2,
+            batch_size=8,
+        )
+        problem = binary.build(settings, clips)
+        executor, order = Executor(problem, plan_for(1)), batches(seed, len(clips.train), 8, 0)
+        state = initial_state(problem, seed)
+        for _ in range(3):
+            state = executor.train(state, order, 1, seed)
+        after[name] = np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.params)])
+    np.testing.assert_allclose(after["weak"], after["none"], rtol=1e-4, atol=1e-6)
+    assert np.abs(after["other"] - after["none"]).max() > 0.01
+
+
 @pytest.mark.parametrize("flag", ["--classes=3", "--size=2"])
 def test_an_option_that_the_dataset_refuses_names_its_flag(run_main, tmp_path, flag):
     with pytest.raises(UserError, match=f"^{flag.split('=')[0]}: "):
