@@ -45,7 +45,10 @@ def save(figure: Figure, path: pathlib.Path) -> None:
 
 
 def curves(metrics: list[dict[str, Any]], quantity: str, title: str) -> Figure:
-    """Mean over trials of "accuracy" or "loss" against epochs; shaded from least to greatest."""
+    """Mean over trials of "accuracy" or "loss" against epochs.
+
+    Shaded from the least to the greatest trial where that does not hide the curves of many runs.
+    """
     splits = [s for s in ("train", "validation", "test") if f"{s}_{quantity}" in metrics[-1]]
     figure, panels = plt.subplots(
         1, len(splits), figsize=(4.5 * len(splits), 3.6), sharey=True, layout="constrained"
@@ -67,7 +70,7 @@ def curves(metrics: list[dict[str, Any]], quantity: str, title: str) -> Figure:
             trials = max(len(v) for v in values.values())
             label = run if trials == 1 else f"{run} (n = {trials})"
             (curve,) = axis.plot(epochs, [np.mean(values[e]) for e in epochs], ".-", label=label)
-            if trials > 1:
+            if trials > 1 and len(runs) <= FEW_RUNS:
                 low, high = [min(values[e]) for e in epochs], [max(values[e]) for e in epochs]
                 axis.fill_between(epochs, low, high, color=curve.get_color(), alpha=0.2, lw=0)
         axis.set_xlabel("epoch")
