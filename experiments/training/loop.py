@@ -64,7 +64,7 @@ def train_trial(
         state, best = restored[0], restored[1]["best"]
         notice(f"{run}, seed {seed}: going on from step {int(state.step)} of {problem.steps}")
     first_step = step = int(state.step)
-    best_checkpoints.discard_after(step)  # They will be made again.
+    best_checkpoints.discard_after(step)  # They will be made again; nothing is saved before them.
     workdir.keep_metrics(
         lambda line: (line["run"], line["seed"]) != (run, seed) or line["step"] <= step
     )

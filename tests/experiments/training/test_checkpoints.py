@@ -42,8 +42,12 @@ def test_round_trip_and_two_kept(tmp_path):
     restored, extra = checkpoints.restore(state(0.0))
     assert_same_bits(restored, state(30.0))
     assert extra == {"best": {"step": 30}}
+    checkpoints.save(25, state(25.0))  # Orbax saves nothing before the newest step, and is silent.
+    assert checkpoints.steps() == [20, 30]
     checkpoints.discard_after(20)
     assert checkpoints.steps() == [20]
+    checkpoints.save(25, state(25.0))
+    assert checkpoints.steps() == [20, 25]
 
 
 def test_looking_at_a_checkpoint_changes_nothing_and_notices_damage(tmp_path):
