@@ -198,7 +198,9 @@ def test_a_video_that_changes_while_it_is_prepared_is_named_and_the_next_run_goe
     write_all = ucf101_prepare._write
 
     def damage_first(*arguments):
-        path.write_bytes(bytes(path.stat().st_size))  # as long as before
+        status = path.stat()
+        path.write_bytes(bytes(status.st_size))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as long and as old as before
         return write_all(*arguments)
 
     monkeypatch.setattr(ucf101_prepare, "_write", damage_first)

@@ -37,12 +37,12 @@ def test_filters_as_rows_of_frames_and_as_an_animation(tmp_path):
 
 def test_animations_move_and_still_ones_do_not(tmp_path):
     rng = np.random.default_rng(2)
-    moving = rng.normal(size=(1, 3, 5, 5))
+    moving = rng.normal(size=(8, 3, 5, 5))  # With eight the layout moved from frame to frame.
     still = np.repeat(moving[:, :1], 3, axis=1)
     none = np.zeros_like(moving)
     for name, w in (("moving", moving), ("still", still)):
         (tmp_path / name).mkdir()
-        filters.draw_filters(tmp_path / name, w, none, none, np.ones(1), "")
+        filters.draw_filters(tmp_path / name, w, none, none, np.ones(8), "")
         clip = np.zeros((3, 5, 5, 3), np.uint8)
         filters.draw_activations(tmp_path / name, 0, clip, np.abs(w[0])[..., None], "")
         for path in (tmp_path / name).glob("*.gif"):

@@ -1,6 +1,7 @@
 """Checkpoints: what was saved comes back to the bit, and damage is noticed."""
 
 import os
+import shutil
 
 import flax.serialization
 import jax
@@ -60,7 +61,12 @@ def test_looking_at_a_checkpoint_changes_nothing_and_notices_damage(tmp_path):
     tree = read_latest(tmp_path / "c")
     assert_same_bits(tree, flax.serialization.to_state_dict(state(10.0)))
     assert {p.name for p in (tmp_path / "c").iterdir()} >= {"9", "10", "11.orbax-checkpoint-tmp"}
-    flip_a_byte(largest(tmp_path / "c" / "10" / "state"))
+    # Readable, but not what was saved: only the digest tells.
+    shutil.rmtree(tmp_path / "c" / "10" / "state")
+    shutil.copytree(tmp_path / "c" / "9" / "state", tmp_path / "c" / "10" / "state")
+    with pytest.raises(ValueError, match="10 is damaged: its digest is wrong"):
+        read_latest(tmp_path / "c")
+    os.truncate(largest(tmp_path / "c" / "10" / "state"), 10)
     with pytest.raises(ValueError, match="10 is damaged"):
         read_latest(tmp_path / "c")
 
