@@ -13,10 +13,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 from absl import flags
 
-from experiments import common_flags
+from experiments.cli import common_flags
 from experiments.data.dataset import Dataset
-from experiments.errors import UserError
 from experiments.models.resnet import ResNet
+from experiments.system.errors import UserError
 from experiments.training.config import TrainConfig
 from experiments.training.optimizer import make_optimizer
 from experiments.training.preprocess import random_crop_and_flip

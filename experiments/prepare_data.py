@@ -17,7 +17,9 @@ import sys
 from absl import app, flags
 
 from experiments import data
-from experiments.data import images, official, ucf101_prepare
+from experiments.data import images
+from experiments.data.prepare import official
+from experiments.data.prepare import ucf101 as ucf101_prepare
 
 _NAMES = (*images.NAMES, "ucf101")
 _DATA_DIR = flags.DEFINE_string(

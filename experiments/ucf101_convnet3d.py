@@ -19,11 +19,11 @@ import jax.numpy as jnp
 from absl import flags
 
 import optflow_jax
-from experiments import common_flags
+from experiments.cli import common_flags
 from experiments.data.dataset import Dataset
-from experiments.errors import UserError
 from experiments.figures import sweep as figures
 from experiments.models.convnet3d import ConvNet3D, narrow
+from experiments.system.errors import UserError
 from experiments.training import statistics, sweep
 from experiments.training.config import TrainConfig, above, at_least, one_of
 from experiments.training.optimizer import make_optimizer

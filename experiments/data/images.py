@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pathlib
 
-from experiments.data import registry, store, tfds_files
+from experiments.data import store, tfds_files
 from experiments.data.dataset import Dataset, DatasetNotPrepared
+from experiments.data.prepare import registry
 
 NAMES = tuple(registry.PACKAGES)
 _MIRROR_SYMMETRIC = {"cifar10": True, "mnist": False, "fashion_mnist": True}

@@ -19,7 +19,7 @@ from absl import logging
 
 from experiments.data import store
 from experiments.data.dataset import Split
-from experiments.data.progress import progress
+from experiments.system.progress import progress
 
 _BATCH = 1024
 

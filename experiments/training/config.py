@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 
 METRICS = ("l2", "reweighted_l2", "sobolev", "laplacian")
 DIRECTIONS = ("output", "input", "raster")

@@ -12,7 +12,7 @@ import jax
 import tensorboardX
 
 from experiments.data.dataset import Split
-from experiments.errors import NonFiniteLossError
+from experiments.system.errors import NonFiniteLossError
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.execution import Executor, batches
 from experiments.training.progress import Progress

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments import environment
 from experiments.data.dataset import Dataset
-from experiments.errors import NonFiniteLossError
 from experiments.figures import training as figures
+from experiments.system import environment
+from experiments.system.errors import NonFiniteLossError
 from experiments.training import statistics
 from experiments.training.config import TrainConfig
 from experiments.training.execution import Executor, plan_for

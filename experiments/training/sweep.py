@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 from experiments.training import statistics
 from experiments.training.config import TrainConfig, at_least
 from experiments.training.study import Run

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

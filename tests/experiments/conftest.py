@@ -10,7 +10,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import common_flags
+from experiments.cli import common_flags
 
 HERE = pathlib.Path(__file__).resolve().parent
 

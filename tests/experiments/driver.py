@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 
-from experiments import common_flags
+from experiments.cli import common_flags
 from experiments.training import progress
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from experiments import cifar_resnet56, data
-from experiments.errors import UserError
 from experiments.models.resnet import BasicBlock, ResNet
+from experiments.system.errors import UserError
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.config import TrainConfig
 from experiments.training.steps import initial_state

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import optflow_jax
-from experiments import data, filters
+from experiments import data
 from experiments import ucf101_convnet3d as binary
+from experiments.analysis import filters
 from experiments.data.dataset import Dataset, Split
-from experiments.errors import NonFiniteLossError, UserError
+from experiments.system.errors import NonFiniteLossError, UserError
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.execution import Executor, batches, plan_for
 from experiments.training.steps import initial_state

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.data import registry
+from experiments.data.prepare import registry
 
 TRAIN, TEST = 40, 4  # images of each class
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from experiments import data
-from experiments.data import DatasetNotPrepared, images, registry, tfds_files
+from experiments.data import DatasetNotPrepared, images, tfds_files
+from experiments.data.prepare import registry
 
 NAMES = ("cifar10", "mnist", "fashion_mnist")
 

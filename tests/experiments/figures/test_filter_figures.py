@@ -4,7 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 
-from experiments.figures import filters, optflow
+from experiments.figures import filters
+from experiments.figures import optflow_figures as optflow
 
 
 def frames_of(path):

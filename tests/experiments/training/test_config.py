@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 from experiments.training.config import TrainConfig
 
 GOOD = dict(dataset="digits", model="resnet8")

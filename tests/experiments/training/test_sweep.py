@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.errors import UserError
+from experiments.system.errors import UserError
 from experiments.training import sweep
 from experiments.training.config import TrainConfig
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from experiments.errors import UserError, is_disk_full
+from experiments.system.errors import UserError, is_disk_full
 from experiments.training.workdir import Workdir, write_json, write_text
 
 SETTINGS = {"runs": {"l2": {"lam": 1.0}}, "trials": 2}

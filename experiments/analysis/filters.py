@@ -1,6 +1,6 @@
 """Looks at the first layer of a trained 3D ConvNet: its filters, their optical flow, what they see.
 
-    python -m experiments.filters --workdir=runs/ucf101_convnet3d-...
+    python -m experiments.analysis.filters --workdir=runs/ucf101_convnet3d-...
 
 Writes filters.png and filters.gif (each filter's frames with its optical flow and OptFlow cost),
 and for every clip of --clips activations_N.png and .gif, into --out. It reads the workdir and never
@@ -19,10 +19,11 @@ import numpy as np
 from absl import flags
 
 import optflow_jax
-from experiments import common_flags, data
+from experiments import data
+from experiments.cli import common_flags
 from experiments.data.dataset import Dataset
-from experiments.errors import UserError
 from experiments.figures import filters as figures
+from experiments.system.errors import UserError
 from experiments.training.checkpoints import read_latest
 from experiments.training.preprocess import normalizer
 

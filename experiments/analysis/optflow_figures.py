@@ -1,6 +1,6 @@
 """Figures 1 to 5 of "3D ConvNets with Optical Flow Based Regularization", from code.
 
-    python -m experiments.optflow_figures --out=figures
+    python -m experiments.analysis.optflow_figures --out=figures
 
 Writes figure1.png to figure5.png and figures.json, which holds every number that is drawn and a
 caption for each figure. Figure 5 measures time: leave the machine alone meanwhile. figure_scale.png
@@ -19,11 +19,12 @@ import numpy as np
 from absl import flags
 
 import optflow_jax
-from experiments import common_flags, environment
-from experiments.errors import UserError
-from experiments.figures import optflow as figures
+from experiments.benchmarks.optflow_peers import scipy_as_the_paper
+from experiments.cli import common_flags
+from experiments.figures import optflow_figures as figures
 from experiments.figures.training import save
-from experiments.optflow_peers import scipy_as_the_paper
+from experiments.system import environment
+from experiments.system.errors import UserError
 from experiments.training.workdir import write_json
 
 FLAGS = flags.FLAGS

@@ -1,7 +1,7 @@
 import io
 import sys
 
-from experiments.data.progress import progress
+from experiments.system.progress import progress
 
 
 class Terminal(io.StringIO):

@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from experiments import data
-from experiments.data import ucf101, ucf101_prepare, ucf101_tfds
-from experiments.data import video as video_lib
+from experiments.data import ucf101
+from experiments.data.prepare import ucf101 as ucf101_prepare
+from experiments.data.prepare import ucf101_tfds
+from experiments.data.prepare import video as video_lib
 
 NAMES = ("ApplyEyeMakeup", "ApplyLipstick", "HandstandPushups")
 

@@ -1,6 +1,6 @@
 """What channel-directed gradients cost: algorithms against a copy, metrics in a training step.
 
-    python -m experiments.bench_channel_grad --out=results.json
+    python -m experiments.benchmarks.channel_grad --out=results.json
 
 Prints two tables, each measured in one run with the alternatives in turn, and ratios within a turn:
 
@@ -29,9 +29,10 @@ import optax
 from absl import flags
 
 import channel_grad
-from experiments import common_flags, environment
+from experiments.benchmarks.timing import in_turns, quartiles
+from experiments.cli import common_flags
 from experiments.models.resnet import ResNet
-from experiments.timing import in_turns, quartiles
+from experiments.system import environment
 from experiments.training.workdir import write_json
 
 SHAPES = {
@@ -215,7 +216,7 @@ def main() -> None:
     steps = FLAGS.steps or (3 if FLAGS.quick else 10)
     names = ("l2", "l2 again", "sobolev") if FLAGS.quick else tuple(TRANSFORMS)
     results = {
-        "command": "python -m experiments.bench_channel_grad",
+        "command": "python -m experiments.benchmarks.channel_grad",
         "environment": environment.describe(),
         "settings": {
             "repeats": repeats,

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from experiments import data
-from experiments.data import DatasetNotPrepared, store, ucf101, ucf101_prepare
+from experiments.data import DatasetNotPrepared, store, ucf101
+from experiments.data.prepare import ucf101 as ucf101_prepare
 
 CLASSES = ("ApplyEyeMakeup", "ApplyLipstick", "Archery")
 TRAIN_GROUPS, TEST_GROUPS = range(8, 14), range(1, 3)
@@ -239,7 +240,8 @@ KILLED = {
 def test_a_killed_run_goes_on_where_it_was(point, prepared, original, tmp_path, monkeypatch):
     script = f"""
 import os, signal
-from experiments.data import store, ucf101_prepare, video
+from experiments.data import store
+from experiments.data.prepare import ucf101 as ucf101_prepare, video
 whole, calls = {KILLED[point]}, []
 def kill(*args):
     calls.append(args)
@@ -280,7 +282,7 @@ def test_workers_end_with_the_run_that_started_them(original, tmp_path):
     """SIGKILL of the whole run in the middle, with real worker processes."""
     script = f"""
 import os, signal, sys
-from experiments.data import ucf101_prepare
+from experiments.data.prepare import ucf101 as ucf101_prepare
 if __name__ == "__main__":
     whole = ucf101_prepare._extract
     in_order = ucf101_prepare._in_order

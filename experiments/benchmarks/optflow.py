@@ -1,6 +1,6 @@
 """How fast is the OptFlow regularizer? Cost and gradient by every solver, beside other ways.
 
-    python -m experiments.bench_optflow --out=results.json
+    python -m experiments.benchmarks.optflow --out=results.json
 
 One run: for each set of filters and each scale of the weights, every method in turns; medians of
 the repetitions, and for the solvers of `optflow_jax` the ratio to each peer. The errors are against
@@ -21,9 +21,10 @@ import numpy as np
 from absl import flags
 
 import optflow_jax
-from experiments import common_flags, environment
-from experiments.errors import UserError
-from experiments.optflow_peers import JAX_PEERS, PEERS, scipy_per_filter
+from experiments.benchmarks.optflow_peers import JAX_PEERS, PEERS, scipy_per_filter
+from experiments.cli import common_flags
+from experiments.system import environment
+from experiments.system.errors import UserError
 from experiments.training.config import at_least
 from experiments.training.workdir import write_json
 

@@ -12,7 +12,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from experiments.data.video import TfdsVideo, VideoFile
+from experiments.data.prepare.video import TfdsVideo, VideoFile
 
 VALIDATION_SHARE = 0.11  # of the groups in the training list
 _NAME = re.compile(r"v_(?P<action>\w+)_g(?P<group>\d+)_c(?P<clip>\d+)\.avi")

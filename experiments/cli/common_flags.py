@@ -14,9 +14,10 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from experiments import data, environment
+from experiments import data
 from experiments.data.dataset import Dataset, DatasetNotPrepared
-from experiments.errors import NonFiniteLossError, UserError, is_disk_full
+from experiments.system import environment
+from experiments.system.errors import NonFiniteLossError, UserError, is_disk_full
 from experiments.training import config as config_lib
 from experiments.training import statistics, study
 from experiments.training.loop import CheckpointPolicy

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import bench_channel_grad as bench
+from experiments.benchmarks import channel_grad as bench
 
 
 def test_every_method_is_measured_against_the_copy():
@@ -52,7 +52,7 @@ def test_step_with_and_without_a_metric(monkeypatch):
 
 
 def test_a_bad_flag_is_named():
-    command = [sys.executable, "-m", "experiments.bench_channel_grad"]
+    command = [sys.executable, "-m", "experiments.benchmarks.channel_grad"]
     done = subprocess.run(
         [*command, "--precision=float8", "--batch_sizes=0"], capture_output=True, text=True
     )

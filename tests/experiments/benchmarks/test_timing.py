@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import bench_optflow, optflow_peers, timing
+from experiments.benchmarks import optflow as bench_optflow
+from experiments.benchmarks import optflow_peers, timing
 
 
 def test_calls_are_made_in_turns():

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import optflow_figures
-from experiments.errors import UserError
+from experiments.analysis import optflow_figures
+from experiments.system.errors import UserError
 
 
 def set_flags(monkeypatch, out, figures):

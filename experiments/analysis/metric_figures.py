@@ -1,6 +1,6 @@
 """What each metric does to a gradient: its kernel, and one gradient before and after.
 
-    python -m experiments.channel_grad_figures --out=docs
+    python -m experiments.analysis.metric_figures --out=docs
 
 Writes metrics.png: on the left the circular kernels (Channel-directed gradients, figure 2), on the
 right the gradient of a real loss, a first step of ResNet-56 on digits, along the output channels
@@ -18,8 +18,9 @@ import optax
 from absl import flags
 
 import channel_grad
-from experiments import common_flags, data
-from experiments.figures import channel_grad as figures
+from experiments import data
+from experiments.cli import common_flags
+from experiments.figures import metric_figures as figures
 from experiments.figures.training import save
 from experiments.models.resnet import ResNet
 from experiments.training.preprocess import normalizer

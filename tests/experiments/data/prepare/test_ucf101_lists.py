@@ -2,8 +2,8 @@ import pathlib
 
 import pytest
 
-from experiments.data import ucf101_lists
-from experiments.data.video import VideoFile
+from experiments.data.prepare import ucf101_lists
+from experiments.data.prepare.video import VideoFile
 
 NAMES = ("Archery", "BabyCrawling", "HandstandPushups")
 

@@ -5,7 +5,7 @@ import stat
 import numpy as np
 import pytest
 
-from experiments.data import registry
+from experiments.data.prepare import registry
 
 NAMES = ("cifar10", "mnist", "fashion_mnist")
 

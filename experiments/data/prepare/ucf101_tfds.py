@@ -14,9 +14,9 @@ import re
 import struct
 from collections.abc import Iterator
 
-from experiments.data import ucf101_lists
-from experiments.data.ucf101_lists import Video
-from experiments.data.video import TfdsVideo
+from experiments.data.prepare import ucf101_lists
+from experiments.data.prepare.ucf101_lists import Video
+from experiments.data.prepare.video import TfdsVideo
 
 INFO = "dataset_info.json"
 _CONFIG = re.compile(r"ucf101_(?P<split>[123])(_\d+)?")

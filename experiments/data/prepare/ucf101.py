@@ -25,9 +25,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from experiments.data import store, ucf101, ucf101_lists, ucf101_tfds, video
-from experiments.data.progress import progress
-from experiments.data.ucf101_lists import Video
+from experiments.data import store, ucf101
+from experiments.data.prepare import ucf101_lists, ucf101_tfds, video
+from experiments.data.prepare.ucf101_lists import Video
+from experiments.system.progress import progress
 
 _CLIP_BYTES = int(np.prod(video.CLIP_SHAPE))
 _COUNTED = "counted.jsonl"

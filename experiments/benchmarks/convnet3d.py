@@ -1,6 +1,6 @@
 """How much does the OptFlow regularizer cost? Its part of a training step of the 3D ConvNet.
 
-    python -m experiments.bench_convnet3d --out=results.json
+    python -m experiments.benchmarks.convnet3d --out=results.json
 
 For the paper's network at batch 8 on clips of 16 x 112 x 112 and the narrow one at batch 16 on
 16 x 32 x 32: the overhead of the regularizer on a whole step, with and without it in turns, and the
@@ -20,10 +20,11 @@ import scipy.stats
 from absl import flags
 
 import optflow_jax
-from experiments import common_flags, environment
 from experiments import ucf101_convnet3d as binary
+from experiments.benchmarks.timing import in_turns, quartiles
+from experiments.cli import common_flags
 from experiments.data.dataset import Dataset, Split
-from experiments.timing import in_turns, quartiles
+from experiments.system import environment
 from experiments.training.steps import initial_state, make_train_step
 from experiments.training.workdir import write_json
 

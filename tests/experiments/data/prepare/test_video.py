@@ -2,7 +2,7 @@ import av
 import numpy as np
 import pytest
 
-from experiments.data import video
+from experiments.data.prepare import video
 
 
 def write(path, frames, height=240, width=320):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from experiments import data
-from experiments.data import DatasetNotPrepared, official
+from experiments.data import DatasetNotPrepared
+from experiments.data.prepare import official
 
 CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
 PER_FILE = 12  # images
