@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from absl import flags
 
 from experiments.cli import common_flags
+from experiments.cli import main as cli_main
 from experiments.data.dataset import Dataset
 from experiments.models.resnet import ResNet
 from experiments.system.errors import UserError
@@ -89,4 +90,4 @@ def main() -> None:
 if __name__ == "__main__":
     common_flags.define(NAME, DATASETS)
     flags.adopt_module_key_flags(common_flags)
-    common_flags.run(main)
+    cli_main.run(main)

@@ -20,16 +20,17 @@ from absl import flags
 
 import optflow_jax
 from experiments.cli import common_flags
+from experiments.cli import main as cli_main
 from experiments.data.dataset import Dataset
 from experiments.figures import sweep as figures
 from experiments.models.convnet3d import ConvNet3D, narrow
 from experiments.system.errors import UserError
+from experiments.system.files import write_json
 from experiments.training import statistics, sweep
 from experiments.training.config import TrainConfig, above, at_least, one_of
 from experiments.training.optimizer import make_optimizer
 from experiments.training.problem import Problem
 from experiments.training.study import Run
-from experiments.training.workdir import write_json
 
 NAME = "ucf101_convnet3d"
 DATASETS = ("auto", "moving_digits", "ucf101")
@@ -290,4 +291,4 @@ def main() -> None:
 if __name__ == "__main__":
     common_flags.define(NAME, DATASETS, without=("weight_decay",))
     flags.adopt_module_key_flags(common_flags)
-    common_flags.run(main)
+    cli_main.run(main)

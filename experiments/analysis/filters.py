@@ -20,7 +20,7 @@ from absl import flags
 
 import optflow_jax
 from experiments import data
-from experiments.cli import common_flags
+from experiments.cli import main as cli_main
 from experiments.data.dataset import Dataset
 from experiments.figures import filters as figures
 from experiments.system.errors import UserError
@@ -145,4 +145,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     define()
-    common_flags.run(main)
+    cli_main.run(main)

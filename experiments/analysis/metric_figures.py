@@ -19,7 +19,7 @@ from absl import flags
 
 import channel_grad
 from experiments import data
-from experiments.cli import common_flags
+from experiments.cli import main as cli_main
 from experiments.figures import metric_figures as figures
 from experiments.figures.training import save
 from experiments.models.resnet import ResNet
@@ -67,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    common_flags.run(main)
+    cli_main.run(main)

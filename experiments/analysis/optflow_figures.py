@@ -20,12 +20,12 @@ from absl import flags
 
 import optflow_jax
 from experiments.benchmarks.optflow_peers import scipy_as_the_paper
-from experiments.cli import common_flags
+from experiments.cli import main as cli_main
 from experiments.figures import optflow_figures as figures
 from experiments.figures.training import save
 from experiments.system import environment
 from experiments.system.errors import UserError
-from experiments.training.workdir import write_json
+from experiments.system.files import write_json
 
 FLAGS = flags.FLAGS
 LUMINANCE = np.array([0.1140, 0.5870, 0.2989])  # of blue, green, red
@@ -248,4 +248,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     define()
-    common_flags.run(main)
+    cli_main.run(main)

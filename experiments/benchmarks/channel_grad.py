@@ -30,10 +30,10 @@ from absl import flags
 
 import channel_grad
 from experiments.benchmarks.timing import in_turns, quartiles
-from experiments.cli import common_flags
+from experiments.cli import main as cli_main
 from experiments.models.resnet import ResNet
 from experiments.system import environment
-from experiments.training.workdir import write_json
+from experiments.system.files import write_json
 
 SHAPES = {
     "3x3x16x16": (3, 3, 16, 16),
@@ -243,4 +243,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     define()
-    common_flags.run(main)
+    cli_main.run(main)

@@ -22,11 +22,11 @@ from absl import flags
 import optflow_jax
 from experiments import ucf101_convnet3d as binary
 from experiments.benchmarks.timing import in_turns, quartiles
-from experiments.cli import common_flags
+from experiments.cli import main as cli_main
 from experiments.data.dataset import Dataset, Split
 from experiments.system import environment
+from experiments.system.files import write_json
 from experiments.training.steps import initial_state, make_train_step
-from experiments.training.workdir import write_json
 
 FLAGS = flags.FLAGS
 MIN_TURNS = 7
@@ -105,4 +105,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     define()
-    common_flags.run(main)
+    cli_main.run(main)

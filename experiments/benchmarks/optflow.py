@@ -22,11 +22,11 @@ from absl import flags
 
 import optflow_jax
 from experiments.benchmarks.optflow_peers import JAX_PEERS, PEERS, scipy_per_filter
-from experiments.cli import common_flags
+from experiments.cli import main as cli_main
 from experiments.system import environment
 from experiments.system.errors import UserError
+from experiments.system.files import write_json
 from experiments.training.config import at_least
-from experiments.training.workdir import write_json
 
 FLAGS = flags.FLAGS
 SOLVERS = ("auto", "cg", "cholesky", "sparse_cg", "sparse_direct")
@@ -186,4 +186,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     define()
-    common_flags.run(main)
+    cli_main.run(main)

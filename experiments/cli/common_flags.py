@@ -6,18 +6,16 @@ A flag that is left out takes the preset's value. Nothing below the binaries rea
 from __future__ import annotations
 
 import datetime
-import os
 import pathlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags
 
 from experiments import data
 from experiments.data.dataset import Dataset, DatasetNotPrepared
 from experiments.system import environment
-from experiments.system.errors import NonFiniteLossError, UserError, is_disk_full
+from experiments.system.errors import NonFiniteError, UserError
 from experiments.training import config as config_lib
 from experiments.training import statistics, study
 from experiments.training.loop import CheckpointPolicy
@@ -184,7 +182,7 @@ def train(
       summary.json as a dict.
 
     Raises:
-      NonFiniteLossError: at the very end, if a trial failed.
+      NonFiniteError: at the very end, if a trial failed.
     """
     config_lib.at_least("trials", FLAGS.trials, 1)
     config_lib.at_least("seed", FLAGS.seed, 0)
@@ -220,48 +218,5 @@ def train(
     print("  " + "  ".join(sorted(p.name for p in workdir.path.iterdir() if p.is_file())))
     failed = study.failures(summary)
     if failed:
-        raise NonFiniteLossError(f"{len(failed)} trials did not end: {'; '.join(failed)}")
+        raise NonFiniteError(f"{len(failed)} trials did not end: {'; '.join(failed)}")
     return summary
-
-
-def run(main: Callable[[], Any]) -> None:
-    """Parses the flags and calls `main`; the user's errors become one line and exit code 1 or 2."""
-
-    def guarded(argv: list[str]) -> None:
-        if not FLAGS["verbosity"].present:  # Orbax tells of every file; --verbosity=0 shows it.
-            logging.set_verbosity(logging.FATAL)
-        try:
-            if len(argv) > 1:
-                raise UserError(f"unexpected argument {argv[1]!r}; flags are --name=value")
-            main()
-        except (UserError, DatasetNotPrepared) as error:
-            _fail(str(error), 2)
-        except NonFiniteLossError as error:
-            _fail(str(error), 1)
-        except KeyboardInterrupt:
-            again = ""
-            if "workdir" in FLAGS and FLAGS.workdir:
-                again = f"; go on with --workdir={FLAGS.workdir} --resume and the same flags"
-            _fail(f"interrupted{again}", 130)
-        except MemoryError as error:
-            _fail(f"not enough memory: {error}; a smaller dataset or batch needs less", 1)
-        except Exception as error:
-            if not is_disk_full(error):
-                raise
-            if "workdir" not in FLAGS:
-                _fail("no space left on the disk that is written to", 1)
-            where = pathlib.Path(FLAGS.workdir).absolute()
-            _fail(
-                f"--workdir: no space left on the disk of {where}; what is complete there is kept. "
-                "Free some space, or move the folder, and run again with --workdir and --resume",
-                1,
-            )
-
-    app.run(guarded)
-
-
-def _fail(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    # Libraries' threads have nothing more to write, and may be stuck on a full disk.
-    sys.stdout.flush()
-    os._exit(code)

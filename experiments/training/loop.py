@@ -12,10 +12,10 @@ import jax
 import tensorboardX
 
 from experiments.data.dataset import Split
-from experiments.system.errors import NonFiniteLossError
+from experiments.system.errors import NonFiniteError
+from experiments.system.progress import Progress
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.execution import Executor, batches
-from experiments.training.progress import Progress
 from experiments.training.steps import Running, TrainState, initial_state
 from experiments.training.workdir import Workdir
 
@@ -53,7 +53,7 @@ def train_trial(
     without the interruption.
 
     Raises:
-      NonFiniteLossError: the loss became infinite or NaN; the last good checkpoint is kept.
+      NonFiniteError: the loss became infinite or NaN; the last good checkpoint is kept.
     """
     problem = executor.problem
     checkpoints = Checkpoints(workdir.checkpoints(run, seed), notice)
@@ -75,7 +75,8 @@ def train_trial(
         str(workdir.tensorboard(run, seed)), purge_step=step + 1 if step else None
     )
     label = f"{run}, seed {seed}"
-    with Progress(label, problem.steps, step, problem.batch_size) as progress, writer:
+    examples = problem.batch_size
+    with Progress(label, problem.steps * examples, done=step * examples) as progress, writer:
         while step < problem.steps:
             count = _steps_until_stop(step, problem, executor.plan.steps_per_dispatch, policy)
             with clock.running(count, warm=step > first_step):
@@ -84,7 +85,7 @@ def train_trial(
             step += count
             if not math.isfinite(loss):
                 raise _non_finite("training loss", loss, run, seed, step, checkpoints)
-            progress.update(step)
+            progress.update(step * examples)
 
             if step % problem.evaluate_every == 0 or step == problem.steps:
                 record = {"run": run, "seed": seed, **_training_record(problem, state, step)}
@@ -195,10 +196,10 @@ def _result(executor, state, run, seed, workdir, best) -> dict[str, Any]:
     return result
 
 
-def _non_finite(what, value, run, seed, step, checkpoints: Checkpoints) -> NonFiniteLossError:
+def _non_finite(what, value, run, seed, step, checkpoints: Checkpoints) -> NonFiniteError:
     good = checkpoints.steps()
     kept = f"the checkpoint of step {good[-1]} is kept" if good else "there is no checkpoint yet"
-    return NonFiniteLossError(
+    return NonFiniteError(
         f"{run}, seed {seed}: {what} became {value} by step {step}; {kept}. "
         "A lower --learning_rate may help"
     )

@@ -12,13 +12,14 @@ import numpy as np
 from experiments.data.dataset import Dataset
 from experiments.figures import training as figures
 from experiments.system import environment
-from experiments.system.errors import NonFiniteLossError
+from experiments.system.errors import NonFiniteError
+from experiments.system.files import write_json
 from experiments.training import statistics
 from experiments.training.config import TrainConfig
 from experiments.training.execution import Executor, plan_for
 from experiments.training.loop import DEFAULT_POLICY, CheckpointPolicy, train_trial
 from experiments.training.problem import Problem
-from experiments.training.workdir import Workdir, write_json
+from experiments.training.workdir import Workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ def run_study(
         for seed in wanted:
             try:
                 result = train_trial(executor, run.name, seed, workdir, policy, notice)
-            except NonFiniteLossError as error:
+            except NonFiniteError as error:
                 notice(f"error: {error}")
                 result = {"seed": seed, "error": str(error), "test_accuracy": None}
             trials[run.name] = sorted([*trials[run.name], result], key=lambda t: t["seed"])

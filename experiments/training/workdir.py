@@ -3,34 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import pathlib
-import tempfile
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from experiments.system.errors import UserError
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file whole or not at all; NaN and infinity become null."""
-    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a text file whole or not at all; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+from experiments.system.files import finite, write_json, write_text
 
 
 class Workdir:
@@ -59,7 +38,7 @@ class Workdir:
         record: dict[str, Any] | None = None,
     ):
         self.path = pathlib.Path(path).expanduser().absolute()
-        settings = json.loads(json.dumps(_finite(settings)))
+        settings = json.loads(json.dumps(finite(settings)))
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             config = self.path / "config.json"
@@ -106,7 +85,7 @@ class Workdir:
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Adds a line to metrics.jsonl and sees it onto the disk."""
         with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+            file.write(json.dumps(finite(record), allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -148,14 +127,3 @@ def _whole_lines(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
             yield json.loads(line)
         except ValueError:
             continue
-
-
-def _finite(value: Any) -> Any:
-    """The value with numbers that JSON cannot say replaced by None."""
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

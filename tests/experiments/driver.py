@@ -14,6 +14,7 @@ import signal
 import sys
 
 from experiments.cli import common_flags
+from experiments.cli import main as cli_main
 from experiments.training import progress
 
 
@@ -84,4 +85,4 @@ if __name__ == "__main__":
     if what != "no":
         hooks[what](int(number))
     common_flags.define(module.NAME)
-    common_flags.run(module.main)
+    cli_main.run(module.main)

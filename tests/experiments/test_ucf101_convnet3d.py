@@ -14,7 +14,7 @@ from experiments import data
 from experiments import ucf101_convnet3d as binary
 from experiments.analysis import filters
 from experiments.data.dataset import Dataset, Split
-from experiments.system.errors import NonFiniteLossError, UserError
+from experiments.system.errors import NonFiniteError, UserError
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.execution import Executor, batches, plan_for
 from experiments.training.steps import initial_state
@@ -226,7 +226,7 @@ def test_sweep_draws_its_figures_and_conclusions_and_filters_can_be_looked_at(
 
 
 def test_a_sweep_in_which_a_run_diverges_still_ends_with_its_conclusions(run_main, tmp_path):
-    with pytest.raises(NonFiniteLossError, match="^1 trials did not end: learning_rate=1e"):
+    with pytest.raises(NonFiniteError, match="^1 trials did not end: learning_rate=1e"):
         run_main(
             "ucf101_convnet3d", *SMALL, "--sweep=learning_rate:1e30", f"--workdir={tmp_path}/w"
         )
@@ -269,7 +269,7 @@ def test_random_search_reports_the_best(run_main, tmp_path, capsys, monkeypatch)
 
     monkeypatch.setattr(binary.common_flags.study, "run_study", run_study)
     monkeypatch.setattr(binary.common_flags.statistics, "table", lambda summary: "")
-    with pytest.raises(NonFiniteLossError, match="^1 trials did not end: loss became nan"):
+    with pytest.raises(NonFiniteError, match="^1 trials did not end: loss became nan"):
         run_main("ucf101_convnet3d", *SMALL, "--random_search=3", f"--workdir={tmp_path}/w")
     assert (tmp_path / "w" / "search.png").read_bytes().startswith(b"\x89PNG")
     assert [run.name for run in asked] == ["baseline", "random_0", "random_1", "random_2"]

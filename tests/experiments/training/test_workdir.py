@@ -7,7 +7,8 @@ import os
 import pytest
 
 from experiments.system.errors import UserError, is_disk_full
-from experiments.training.workdir import Workdir, write_json, write_text
+from experiments.system.files import write_json, write_text
+from experiments.training.workdir import Workdir
 
 SETTINGS = {"runs": {"l2": {"lam": 1.0}}, "trials": 2}
 
