@@ -1,7 +1,16 @@
-"""Runs the `main` of a command: parses flags, prints help, and turns known errors into one line."""
+"""Runs a command: parses its flags, prints its help, and turns known errors into one line.
+
+A command is two functions: `define(values)` defines its flags, and `main(values, ...)` does the
+work. Each command has flags of its own, in its own `FlagValues`, so several commands (and their
+tests) live in one process.
+
+    if __name__ == "__main__":
+        command.run(main, define)
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import sys
@@ -11,36 +20,130 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from experiments.cli import usage
-from experiments.data.dataset import DatasetNotPrepared
+from experiments.system import interrupt
 from experiments.system.errors import ConfigError, NonFiniteError, UserError, is_disk_full
 
-FLAGS = flags.FLAGS
+Define = Callable[[flags.FlagValues], None]
 _HELP = ("--help", "-help", "--helpfull", "-helpfull", "-h", "-?", "--helpshort", "-helpshort")
 
 
-def run(main: Callable[..., Any], *, accepts: Sequence[str] = ()) -> None:
-    """Parses the flags and calls `main`; a known error becomes one line and an exit code.
+class FlagError(UserError):
+    """A command line that cannot be parsed."""
+
+
+def run(main: Callable[..., Any], define: Define, *, accepts: Sequence[str] = ()) -> None:
+    """Runs a command to its end; a known error becomes one line and an exit code.
 
     Exit codes: 0 success, 1 a trial or the machine failed, 2 a flag or an input is not usable, 130
     interrupted by Ctrl-C.
 
     Args:
-      main: called without arguments, or with the name where the command takes one.
+      main: called with the parsed flags, and with the name where the command takes one.
+      define: defines the flags.
       accepts: the names that the command takes in front of its flags; none by default.
     """
+    values = flags.FlagValues()
+    define(values)
+
+    def parse(argv: list[str]) -> list[str]:
+        if any(argument in _HELP for argument in argv[1:]):
+            print(usage.text(values))
+            sys.exit(0)
+        return _absl_flags(argv)
 
     def guarded(argv: list[str]) -> None:
-        if not FLAGS["verbosity"].present:  # Orbax logs every file; --verbosity=0 shows it.
+        if not flags.FLAGS["verbosity"].present:  # Orbax logs every file; --verbosity=0 shows it.
             logging.set_verbosity(logging.FATAL)
+        interrupt.install()
         try:
-            main(*_names(argv[1:], accepts))
+            names = parse_flags(values, argv, accepts)
+            main(values, *names)
             sys.stdout.flush()
         except Exception as error:
-            _explain(error)
+            _explain(error, values)
         except KeyboardInterrupt:
-            fail(f"interrupted{_how_to_go_on()}", 130)
+            fail(f"interrupted{_how_to_go_on(values)}", 130)
 
-    app.run(guarded, flags_parser=_parse)
+    app.run(guarded, flags_parser=parse)
+
+
+def call(main: Callable[..., Any], define: Define, *arguments: str, accepts=()) -> Any:
+    """Runs a command inside this process, for tests and notebooks: errors are raised.
+
+    Args:
+      main: see `run`.
+      define: see `run`.
+      *arguments: as on the command line.
+      accepts: see `run`.
+    """
+    values = flags.FlagValues()
+    define(values)
+    names = parse_flags(values, ["command", *arguments], accepts)
+    return main(values, *names)
+
+
+def parse_flags(
+    values: flags.FlagValues, argv: Sequence[str], accepts: Sequence[str] = ()
+) -> list[str]:
+    """Parses a command line into `values` and returns the names in front of the flags.
+
+    Raises:
+      FlagError: naming the flag, what came and what is accepted.
+    """
+    try:
+        rest = values(list(argv))[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise FlagError(usage.unknown(values, error.flagname)) from error
+    except flags.Error as error:
+        raise FlagError(usage.illegal_value(values, str(error))) from error
+    if not accepts:
+        if rest:
+            raise FlagError(f"unexpected argument {rest[0]!r}; accepted: flags --name=value")
+        return []
+    if len(rest) != 1 or rest[0] not in accepts:
+        got = " ".join(rest) or "none"
+        raise FlagError(f"name: got {got}; accepted: one of {', '.join(accepts)}")
+    return rest
+
+
+def out_folder(values: flags.FlagValues, name: str = "out") -> pathlib.Path:
+    """The folder that a flag names, made and known to be writable before any work is done.
+
+    Raises:
+      ConfigError: it cannot be made or written to.
+    """
+    try:
+        folder = pathlib.Path(values[name].value).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(0, "it cannot be written to")
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        got = values[name].value
+        raise ConfigError(name, got, f"a folder that can be written to ({reason})") from error
+    return folder
+
+
+def out_file(values: flags.FlagValues, name: str = "out") -> pathlib.Path | None:
+    """The file that a flag names, or None; its folder is made before any work is done.
+
+    Raises:
+      ConfigError: the folder cannot be made or written to, or the file is a folder.
+    """
+    if values[name].value is None:
+        return None
+    try:
+        path = pathlib.Path(values[name].value).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(0, "its folder cannot be written to")
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        got = values[name].value
+        raise ConfigError(name, got, f"a file that can be written ({reason})") from error
+    return path
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -48,55 +151,36 @@ def fail(message: str, code: int) -> NoReturn:
 
     Libraries' threads have nothing more to write, and may be stuck on a full disk.
     """
-    for stream, text in ((sys.stdout, ""), (sys.stderr, f"error: {message}\n")):
-        try:
-            stream.write(text)
-            stream.flush()
-        except OSError:
-            pass  # The reader at the other end of the pipe has gone.
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"error: {message}\n")
+        sys.stderr.flush()
     os._exit(code)
 
 
-def _parse(argv: list[str]) -> list[str]:
-    if any(argument in _HELP for argument in argv[1:]):
-        print(usage.text(FLAGS))
-        sys.exit(0)
-    try:
-        return FLAGS(argv)
-    except flags.IllegalFlagValueError as error:
-        fail(usage.illegal_value(FLAGS, error), 2)
-    except flags.Error as error:
-        fail(str(error).replace("\n", " "), 2)
+def _absl_flags(argv: list[str]) -> list[str]:
+    """Parses absl's own flags (such as --verbosity) and leaves the command's."""
+    own = [x for x in argv[1:] if x.lstrip("-").partition("=")[0] in ("verbosity", "v")]
+    flags.FLAGS([argv[0], *own])
+    return [argv[0], *(x for x in argv[1:] if x not in own)]
 
 
-def _names(given: list[str], accepts: Sequence[str]) -> list[str]:
-    if not accepts:
-        if given:
-            raise UserError(f"unexpected argument {given[0]!r}; accepted: flags --name=value")
-        return []
-    if len(given) != 1 or given[0] not in accepts:
-        got = " ".join(given) or "none"
-        raise UserError(f"dataset: got {got}; accepted: one of {', '.join(accepts)}")
-    return given
-
-
-def _explain(error: Exception) -> NoReturn:
-    """Ends the process with one line for an error that has a known cause; else raises it again."""
-    if isinstance(error, ConfigError):
-        dashes = "--" if error.field in FLAGS else ""
-        fail(f"{dashes}{error}", 2)
-    if isinstance(error, UserError | DatasetNotPrepared):
-        fail(str(error), 2)
+def _explain(error: Exception, values: flags.FlagValues) -> NoReturn:
+    """Ends the process with one line for an error of a known cause; else raises it again."""
+    if isinstance(error, UserError):
+        field = error.field if isinstance(error, ConfigError) else str(error).partition(":")[0]
+        fail(f"{'--' if field in values else ''}{error}", 2)
     if isinstance(error, NonFiniteError):
         fail(str(error), 1)
     if isinstance(error, MemoryError):
         fail(f"not enough memory: {error}; a smaller dataset or batch needs less", 1)
     if isinstance(error, BrokenPipeError):
-        fail("the program that reads the output has ended" + _how_to_go_on(), 1)
+        fail("the program that reads the output has ended" + _how_to_go_on(values), 1)
     if is_disk_full(error):
         fail(
-            f"no space left on a disk that is written to, or a file is too large for its limits "
-            f"({_first_line(error)}); complete files are kept{_how_to_go_on()}",
+            "no space left on a disk that is written to, or a file above its size limit "
+            f"({_first_line(error)}); complete files are kept{_how_to_go_on(values)}",
             1,
         )
     raise error
@@ -107,8 +191,8 @@ def _first_line(error: Exception) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def _how_to_go_on() -> str:
-    if "workdir" in FLAGS and "resume" in FLAGS and FLAGS.workdir:
-        workdir = pathlib.Path(FLAGS.workdir).absolute()
+def _how_to_go_on(values: flags.FlagValues) -> str:
+    if "workdir" in values and "resume" in values and values["workdir"].value:
+        workdir = pathlib.Path(values["workdir"].value).absolute()
         return f"; go on with --workdir={workdir} --resume and the same flags"
     return ""

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+FIRST_LAYER = "Conv_0"  # name of the first convolution's parameters
 _FILL = 32  # output channels that keep XLA's convolution on CPU busy, by measurement
 
 
