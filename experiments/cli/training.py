@@ -269,7 +269,7 @@ def _seeds(values: flags.FlagValues) -> list[int]:
 def _load(experiment: Experiment, values: flags.FlagValues) -> Dataset:
     one_of("dataset", values.dataset, experiment.datasets)
     options = {name: values[name].value for name in experiment.load_options}
-    dataset = data.load(values.dataset, values.data_dir, own=experiment.preferred, **options)
+    dataset = data.load(values.dataset, values.data_dir, preferred=experiment.preferred, **options)
     dataset = experiment.limit(dataset, values)
     if values.validation is not None:
         dataset = with_validation(dataset, values.validation)
@@ -278,12 +278,7 @@ def _load(experiment: Experiment, values: flags.FlagValues) -> Dataset:
 
 def _runs(experiment: Experiment, values: flags.FlagValues, baseline: Config) -> list[Run]:
     """The runs that the flags ask for, the baseline first."""
-    metrics = values.metric or [record(baseline)["metric"]]
-    accepted = sweep.sweepable(experiment.config)["metric"].field.metadata["choices"]
-    for name in metrics:
-        one_of("metric", name, accepted)
-        if metrics.count(name) > 1:
-            raise ConfigError("metric", f"{name} twice", "each metric once")
+    metrics = _metrics(experiment, values, baseline)
     if values.sweep and values.random_search is not None:
         raise UserError("--sweep and --random_search: got both; accepted: one of them")
     if values.random_search is not None:
@@ -303,4 +298,19 @@ def _runs(experiment: Experiment, values: flags.FlagValues, baseline: Config) ->
             got = ",".join(metrics)
             raise ConfigError("metric", got, "one metric with --sweep, or several with --grid")
         return sweep.sweep_runs(baseline, sweeps)
+    if not metrics:
+        return [Run("baseline", baseline)]
     return [Run(name, with_settings(baseline, {"metric": name})) for name in metrics]
+
+
+def _metrics(experiment: Experiment, values: flags.FlagValues, baseline: Config) -> list[str]:
+    """The metrics that are compared; none where the experiment has no --metric."""
+    if "metric" not in values:
+        return []
+    metrics = values.metric or [record(baseline)["metric"]]
+    accepted = sweep.sweepable(experiment.config)["metric"].field.metadata["choices"]
+    for name in metrics:
+        one_of("metric", name, accepted)
+        if metrics.count(name) > 1:
+            raise ConfigError("metric", f"{name} twice", "each metric once")
+    return metrics

@@ -87,9 +87,6 @@ class Dataset:
     provenance: str
     validation: Split | None = None
     mirror_symmetric: bool = True
-    ignore_label: int | None = None
-    fingerprint: str = ""
-    data_dir: str | None = None
 
     def __post_init__(self):
         for name, split in self.splits().items():

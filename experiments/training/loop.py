@@ -112,10 +112,12 @@ def train_trial(
 
             if step % trial.evaluate_every == 0 or step == trial.steps:
                 record = {"run": run, "seed": seed, **_training_record(executor, state, step)}
-                record.update(_evaluate(executor, state))
-                record["images_per_second"] = clock.rate(size)
                 bad = finite.non_finite_values(record)
                 bad |= dict.fromkeys(finite.non_finite_parts(state.state), float("nan"))
+                if not bad:
+                    record.update(_evaluate(executor, state))
+                    record["images_per_second"] = clock.rate(size)
+                    bad = finite.non_finite_values(record)
                 if bad:
                     raise _non_finite(bad, "", trial, step, checkpoints)
                 records.append(record)

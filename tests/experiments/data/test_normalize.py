@@ -1,11 +1,10 @@
-"""Normalisation and augmentation, checked pixel by pixel."""
+"""Normalisation of channels."""
 
-import jax
 import numpy as np
 
+from experiments.data import normalize
 from experiments.data.dataset import Split
-from experiments.training import preprocess
-from experiments.training.preprocess import channel_statistics, normalizer, random_crop_and_flip
+from experiments.data.normalize import channel_statistics, normalizer
 
 
 def test_normalized_channels_have_mean_zero_and_deviation_one():
@@ -28,31 +27,11 @@ def test_a_constant_channel_does_not_divide_by_zero():
 
 
 def test_statistics_of_large_examples_are_those_of_an_even_sample(monkeypatch):
-    monkeypatch.setattr(preprocess, "SAMPLED_BYTES", 3 * 64)
-    monkeypatch.setattr(preprocess, "_BYTES_AT_ONCE", 64)
+    monkeypatch.setattr(normalize, "SAMPLED_BYTES", 3 * 64)
+    monkeypatch.setattr(normalize, "_BYTES_AT_ONCE", 64)
     examples = np.zeros((5, 8, 8, 1), np.uint8)
     examples[[0, 2, 4]] = np.array([10, 20, 60]).reshape(3, 1, 1, 1)
     examples[[1, 3]] = 255  # Not looked at: three examples of 64 bytes are.
     mean, deviation = channel_statistics(Split(examples, np.zeros(5, np.int32)))
     np.testing.assert_allclose(mean, 30 / 255, rtol=1e-6)
     np.testing.assert_allclose(deviation, np.std([10, 20, 60]) / 255, rtol=1e-6)
-
-
-def test_crops_are_windows_of_the_padded_image_and_half_are_flipped():
-    # Every pixel is its own number, so a crop tells where it came from.
-    image = (1 + np.arange(8 * 8)).reshape(8, 8, 1).astype(np.uint8)
-    images = np.repeat(image[None], 400, axis=0)
-    padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
-    windows = {}
-    for y in range(9):
-        for x in range(9):
-            window = padded[y : y + 8, x : x + 8]
-            windows[window.tobytes()] = (y, x, False)
-            windows[window[:, ::-1].tobytes()] = (y, x, True)
-    out = np.asarray(jax.jit(random_crop_and_flip())(jax.random.key(0), images))
-    assert out.dtype == np.uint8 and out.shape == images.shape
-    drawn = [windows[o.tobytes()] for o in out]
-    assert {d[0] for d in drawn} == set(range(9)) == {d[1] for d in drawn}
-    assert 140 <= sum(d[2] for d in drawn) <= 260  # six deviations of a fair coin
-    unflipped = np.asarray(random_crop_and_flip(flip=False)(jax.random.key(0), images))
-    assert not any(windows[o.tobytes()][2] for o in unflipped)
