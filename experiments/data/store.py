@@ -22,8 +22,6 @@ def root(data_dir: str) -> pathlib.Path:
     Raises:
       ConfigError: it is empty, or it names a user who has no home folder.
     """
-    if not data_dir:
-        raise ConfigError("data_dir", "an empty text", "a folder")
     return expanded("data_dir", data_dir)
 
 
@@ -35,8 +33,10 @@ def expanded(field: str, path: str) -> pathlib.Path:
       path: the path.
 
     Raises:
-      ConfigError: it cannot be a path, or it names a user who has no home folder.
+      ConfigError: it is empty or cannot be a path, or it names a user who has no home folder.
     """
+    if not path:
+        raise ConfigError(field, "an empty text", "a path")
     if "\0" in path:
         raise ConfigError(field, repr(path), "a path")
     try:

@@ -40,10 +40,10 @@ def prepare(name: str, data_dir: str, archives: str | None = None) -> pathlib.Pa
         )
     if archives is not None:
         folder_given = store.expanded("archive", archives)
-        if not archives or not folder_given.is_dir():
+        if not folder_given.is_dir():
             raise ConfigError(
                 "archive",
-                archives or "an empty text",
+                archives,
                 "with --source=tfds, the folder that holds the files that TFDS downloads",
             )
         archives = str(folder_given)
