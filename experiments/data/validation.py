@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 
 import numpy as np
 
@@ -37,10 +36,8 @@ def with_validation(dataset: Dataset, share: float) -> Dataset:
     if chosen.all() or not chosen.any():
         accepted = f"a share that leaves examples on both sides of {len(train)}"
         raise ConfigError("validation", share, accepted)
-    label = f"{dataset.fingerprint} validation {share!r}"
     return dataclasses.replace(
         dataset,
         train=Split(train.examples[~chosen], train.labels[~chosen]),
         validation=Split(train.examples[chosen], train.labels[chosen]),
-        fingerprint=hashlib.sha256(label.encode()).hexdigest(),
     )

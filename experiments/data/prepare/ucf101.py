@@ -1,8 +1,8 @@
 """UCF-101: decoding every video once, in parallel, into arrays of clips.
 
-First every video is counted, then the clips of those that can be used are written, each video to
-rows that are known by then. Both steps keep a journal, so that a run that is killed goes on where
-it was, and memory holds a few videos at a time.
+First the frames of every video are counted. Then the clips of those that can be used are written:
+the rows of each video in the arrays are known by then. Both steps keep a journal, so a run that was
+killed goes on where it stopped. Memory holds a few videos at a time.
 """
 
 from __future__ import annotations
@@ -22,13 +22,20 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from experiments.data import store, ucf101
 from experiments.data.prepare import ucf101_lists, ucf101_tfds, video
+from experiments.data.prepare.staging import publish, require_space, staging
 from experiments.data.prepare.ucf101_lists import Video
+from experiments.system.errors import ConfigError, UserError
+from experiments.system.files import write_json
 from experiments.system.progress import progress
+
+MAX_SKIPPED = 0.02  # share of the listed videos
+MAX_WORKERS = 61  # Windows waits for no more processes at once
 
 _CLIP_BYTES = int(np.prod(video.CLIP_SHAPE))
 _COUNTED = "counted.jsonl"
@@ -40,7 +47,7 @@ class Report:
     """What was prepared.
 
     Args:
-      folder: where.
+      folder: the folder of the clips.
       skipped: the videos that no clips could be taken from, each with the reason.
     """
 
@@ -54,82 +61,139 @@ def prepare(
     classes: int = 10,
     workers: int | None = None,
     lists: str | None = None,
+    max_skipped: float = MAX_SKIPPED,
 ) -> Report:
-    """Prepares the clips of the first classes; those that are there and intact are left alone.
+    """Prepares the clips of the first classes.
+
+    Clips that are there and intact are left alone, unless the source has more to give: videos that
+    were skipped are tried again, and so are those whose files have changed.
 
     Args:
       source: a folder that holds UCF-101 and ucfTrainTestlist, or a `ucf101` folder of TFDS.
       data_dir: the folder to prepare the clips under.
-      classes: how many, 2 to 101; the paper takes 10.
-      workers: processes that decode; one per CPU by default.
+      classes: the number of classes, 2 to 101; the paper takes 10.
+      workers: the number of processes that decode; by default one per CPU.
       lists: the folder ucfTrainTestlist, for a source of TFDS that has none beside it.
+      max_skipped: the share of the listed videos that may be missing or unreadable, 0 to 1.
 
     Returns:
       What was prepared and what was skipped.
 
     Raises:
-      ValueError: naming the flag and what is accepted. What is done by then is kept, and the same
+      UserError: names the setting and what is accepted. The work done by then is kept, and the same
         command goes on from it.
     """
-    if classes < 2:
-        raise ValueError(f"--classes: got {classes}; accepted are 2 to 101")
+    workers = min(os.cpu_count() or 1, MAX_WORKERS) if workers is None else workers
+    if not 1 <= workers <= MAX_WORKERS:
+        raise ConfigError("workers", workers, f"1 to {MAX_WORKERS}")
+    if not 0 <= max_skipped <= 1:
+        raise ConfigError("max_skipped", max_skipped, "a share from 0 to 1")
     place = ucf101.place(data_dir)
-    if place.exists() and store.damage(place) is None:
-        manifest = json.loads((place / "manifest.json").read_text())
-        if len(manifest["class_names"]) >= classes:
+    listed, names = _listed(source, lists)
+    if not 2 <= classes <= len(names):
+        raise ConfigError("classes", classes, f"2 to {len(names)}")
+    manifest = None if not place.exists() or store.damage(place) else ucf101.manifest(place)
+    if manifest is not None:  # more classes than asked for are not thrown away
+        classes = min(max(classes, len(manifest["class_names"])), len(names))
+    names, splits = names[:classes], _first_classes(listed, classes)
+    with _pool(workers) as run:
+        if manifest is not None and not _has_changed(manifest, splits, names, run, workers):
+            _require_share(source, splits, manifest["skipped"], max_skipped)
             return Report(place, manifest["skipped"])
-    workers = workers or os.cpu_count()
-    splits, names = _videos(source, lists, classes)
-    with store.staging(data_dir, ucf101.FOLDER, resume=True) as folder:
-        with _pool(workers) as run:
+        with staging(data_dir, ucf101.FOLDER, resume=True) as folder:
             probes = _count(folder, splits, run, workers)
             skipped = {name: probe["error"] for name, probe in probes.items() if "error" in probe}
             usable = {
                 split: [video for video in found if video.name not in skipped]
                 for split, found in splits.items()
             }
+            _require_share(source, splits, skipped, max_skipped)
             _require_videos(splits, usable, names, skipped)
             try:
                 built = _write(folder, usable, probes, run, workers)
             except _Changed as error:
                 _forget(folder, error.name, error.reason)
-                raise ValueError(
-                    f"--source: {error.name} was readable when its frames were counted and is not "
-                    f"now: {error.reason}; run the same command again, it goes on with the video "
-                    "as it is then"
+                raise ConfigError(
+                    "source",
+                    f"{error.name}, which was readable when its frames were counted and is not "
+                    f"now: {error.reason}",
+                    "videos that do not change; run the same command again, it goes on with the "
+                    "video as it is then",
                 ) from error
-        manifest = {
-            "class_names": names,
-            "provenance": _provenance(source, probes, skipped),
-            "skipped": skipped,
-            "videos": {
-                split: {video.name: probes[video.name]["frames"] for video in found}
-                for split, found in usable.items()
-            },
-        }
-        (built / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-        store.publish(built, place)
+            manifest = {
+                "class_names": names,
+                "provenance": _provenance(source, probes, skipped),
+                "source": os.fspath(store.expanded("source", source)),
+                "lists": lists and os.fspath(store.expanded("lists", lists)),
+                "skipped": skipped,
+                "videos": {
+                    split: {video.name: probes[video.name] for video in found}
+                    for split, found in usable.items()
+                },
+            }
+            write_json(built / ucf101.MANIFEST, manifest)
+            publish(built, place)
     return Report(place, skipped)
 
 
-def _videos(source, lists, classes) -> tuple[dict[str, list[Video]], tuple[str, ...]]:
-    """The videos of the three splits that are asked for, and the names of their classes."""
+def _listed(source: str, lists: str | None) -> tuple[dict[str, list[Video]], tuple[str, ...]]:
+    """The videos of the official training and test lists, and the names of all classes."""
+    if not source:
+        raise ConfigError("source", "an empty text", ucf101_lists.SOURCE_ACCEPTED)
+    if lists == "":
+        raise ConfigError("lists", "an empty text", ucf101_lists.LISTS_ACCEPTED)
     if ucf101_tfds.is_folder(source):
-        listed, names = ucf101_tfds.videos(source, lists)
-    elif importlib.util.find_spec("av") is None:
-        raise ValueError("ucf101 is decoded by PyAV; install it with `pip install -e '.[video]'`")
-    else:
-        listed, names = ucf101_lists.videos(source, lists)
-    if not 2 <= classes <= len(names):
-        raise ValueError(f"--classes: got {classes}; accepted are 2 to {len(names)}")
+        return ucf101_tfds.videos(source, lists)
+    if importlib.util.find_spec("av") is None:
+        raise UserError("ucf101 is decoded by PyAV; install it with `pip install -e '.[video]'`")
+    return ucf101_lists.videos(source, lists)
+
+
+def _first_classes(listed: dict[str, list[Video]], classes: int) -> dict[str, list[Video]]:
+    """The videos of the first classes in the three splits."""
     chosen = {
         split: [item for item in found if item.label < classes] for split, found in listed.items()
     }
-    return ucf101_lists.cut_validation(chosen), names[:classes]
+    return ucf101_lists.cut_validation(chosen)
+
+
+def _has_changed(manifest, splits, names, run, workers) -> bool:
+    """Whether the source gives other clips than those that were prepared from it.
+
+    A video that is gone from the source does not count: its clips are there.
+    """
+    if list(names) != manifest["class_names"][: len(names)]:
+        return True
+    skipped, before, jobs = manifest["skipped"], {}, []
+    for split, found in splits.items():
+        before |= manifest["videos"].get(split, {})
+        for item in found:
+            prepared = manifest["videos"].get(split, {}).get(item.name)
+            if item.name not in skipped and prepared is None:
+                return True  # The lists have changed.
+            # Manifests of earlier versions hold the number of frames alone.
+            stamp = prepared["stamp"] if isinstance(prepared, dict) else item.source.stamp()
+            if item.name in skipped or stamp != item.source.stamp():
+                jobs.append((item.name, item.source))
+    listed = {item.name for found in splits.values() for item in found}
+    if any(name.partition("/")[0] in names and name not in listed for name in before):
+        return True
+    if not jobs:
+        return False
+    done = _in_order(run, _probe, jobs, workers)
+    found = dict(progress(done, total=len(jobs), label="checking", unit="videos"))
+    return any(_contents(found[name]) not in (None, _contents(before.get(name))) for name in found)
+
+
+def _contents(probe: Any) -> tuple | None:
+    """The number and the size of a video's frames, and its size in bytes; None if unreadable."""
+    if not isinstance(probe, dict) or "error" in probe:
+        return None
+    return probe["frames"], probe["height"], probe["width"], probe["stamp"][0]
 
 
 def _count(folder, splits, run, workers) -> dict[str, dict]:
-    """By video: {"frames", "height", "width"} or {"error"}, and the file's "stamp"."""
+    """By video: {"frames", "height", "width", "stamp"} (stamp: of its file), or {"error"}."""
     journal = folder / _COUNTED
     before = dict(_readable(_complete_lines(journal)))
     probes, jobs = {}, []
@@ -158,15 +222,16 @@ def _write(folder, usable, probes, run, workers) -> pathlib.Path:
         for split, found in usable.items()
         for row, item in enumerate(found)
     ]
+    # Another plan writes other rows, so the folder is named after the plan.
     named = json.dumps([[split, row, item.name, probes[item.name]] for split, row, item in plan])
-    built = folder / hashlib.sha256(named.encode()).hexdigest()[:16]  # another plan, other rows
+    built = folder / f"plan-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
     journal = folder / f"{built.name}.done"
     offsets = {}
-    for path in folder.iterdir():
-        if path.is_dir() and path != built:
+    for path in folder.glob("plan-*/"):
+        if path != built:
             shutil.rmtree(path)
     built.mkdir(exist_ok=True)
-    store.require_space(built, _CLIP_BYTES * video.CLIPS * len(plan))
+    require_space(built, _CLIP_BYTES * video.CLIPS * len(plan))
     for split, found in usable.items():
         labels = np.repeat(np.array([item.label for item in found], np.int32), video.CLIPS)
         np.save(built / f"{split}_labels.npy", labels)
@@ -194,7 +259,7 @@ def _write(folder, usable, probes, run, workers) -> pathlib.Path:
 
 
 def _array_file(path: pathlib.Path, clips: int) -> int:
-    """Makes a .npy file of so many clips, unless it is there; where its data begins."""
+    """Makes a .npy file for this many clips, unless it is there; returns where its data begins."""
     shape = (clips, *video.CLIP_SHAPE)
     if not path.exists() or path.stat().st_size < clips * _CLIP_BYTES:
         with open(path, "wb") as file:
@@ -250,9 +315,10 @@ def _pool(workers: int) -> Iterator[Callable]:
     try:
         yield executor.submit
     except concurrent.futures.process.BrokenProcessPool as error:
-        raise ValueError(
-            "--workers: a process that decodes was ended from outside, perhaps for want of memory; "
-            f"got {workers}; try fewer, the work done is kept"
+        raise ConfigError(
+            "workers",
+            f"{workers}, and one was ended from outside, perhaps because memory was short",
+            "fewer; the work done is kept",
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)
@@ -265,9 +331,10 @@ def _run_here(function: Callable, job) -> concurrent.futures.Future:
 
 
 def _end_with_parent() -> None:
-    """Ends this worker with the process that started it, which alone hears Ctrl-C.
+    """Ends this worker together with the process that started it.
 
-    A worker whose parent is killed would wait for its next job for ever.
+    That process alone reacts to Ctrl-C. A worker whose parent is killed would otherwise wait for
+    its next job for ever.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -282,18 +349,18 @@ class _Changed(Exception):
     """A video that was counted cannot be decoded any more."""
 
     def __init__(self, name: str, reason: str):
-        super().__init__(name, reason)  # As they are, so that it passes between processes.
+        super().__init__(name, reason)  # An exception is rebuilt from these in another process.
         self.name, self.reason = name, reason
 
 
 def _forget(folder: pathlib.Path, name: str, reason: str) -> None:
-    """Has the video counted anew by the next run."""
+    """Makes the next run count the frames of the video again."""
     with open(folder / _COUNTED, "a", encoding="utf-8") as file:
         file.write(json.dumps([name, {"error": reason}]) + "\n")
 
 
 def _readable(lines: list[str]) -> Iterator[tuple[str, dict]]:
-    """What the lines of the journal of counts say; a damaged line is as if it were not there."""
+    """The entries of the journal of counts; damaged lines are left out."""
     for line in lines:
         with contextlib.suppress(ValueError, TypeError):
             name, probe = json.loads(line)
@@ -302,7 +369,7 @@ def _readable(lines: list[str]) -> Iterator[tuple[str, dict]]:
 
 
 def _complete_lines(path: pathlib.Path) -> list[str]:
-    """The lines of a journal; one that was being written when the process was killed is cut off."""
+    """The lines of a journal; removes a last line that was not written to its end."""
     if not path.exists():
         return []
     content = path.read_bytes()
@@ -312,12 +379,35 @@ def _complete_lines(path: pathlib.Path) -> list[str]:
     return whole.decode("utf-8", errors="replace").splitlines()
 
 
+def _require_share(
+    source: str, splits: dict[str, list[Video]], skipped: dict[str, str], most: float
+) -> None:
+    """Raises where more than this share of the listed videos was skipped."""
+    reasons = [
+        f"{item.name}: {skipped[item.name]}"
+        for found in splits.values()
+        for item in found
+        if item.name in skipped
+    ]
+    total = sum(len(found) for found in splits.values())
+    if len(reasons) > most * total:
+        share = 100 * len(reasons) / total
+        raise ConfigError(
+            "source",
+            f"{source}, where {len(reasons)} of {total} listed videos ({share:.1f} %) are missing "
+            f"or unreadable ({'; '.join(reasons[:3])})",
+            f"at most {100 * most:g} %; complete the folder and run the same command again, or "
+            "allow more with --max_skipped",
+        )
+
+
 def _require_videos(
     listed: dict[str, list[Video]],
     usable: dict[str, list[Video]],
     names: tuple[str, ...],
     skipped: dict[str, str],
 ) -> None:
+    """Raises where a class has no usable video for training or none for testing."""
     for split in ("train", "test"):
         found = {item.label for item in usable[split]}
         for label, name in enumerate(names):
@@ -327,10 +417,11 @@ def _require_videos(
                     for item in listed[split]
                     if item.label == label and item.name in skipped
                 ]
-                raise ValueError(
-                    f"--source: the class {name} has no {split} video that clips can be taken from "
-                    f"({'; '.join(reasons[:3])}, of {len(reasons)}); accepted are videos of at "
-                    f"least {video.FRAMES} frames"
+                raise ConfigError(
+                    "source",
+                    f"no usable {split} video of the class {name} ({'; '.join(reasons[:3])}, of "
+                    f"{len(reasons)})",
+                    f"videos of at least {video.FRAMES} frames",
                 )
 
 

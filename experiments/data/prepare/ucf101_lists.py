@@ -1,8 +1,8 @@
-"""The official lists of UCF-101: which video is in which split, and whose group it is of.
+"""The official lists of UCF-101: the split, the class and the group of every video.
 
 K. Soomro, A. R. Zamir and M. Shah, "UCF101: a dataset of 101 human actions classes from videos in
-the wild", CRCV-TR-12-01, 2012. The videos of one group (gNN) were cut from one recording, so that
-a group must not be in two splits.
+the wild", CRCV-TR-12-01, 2012. The videos of one group (gNN) were cut from one recording, so a
+group must not be in two splits.
 """
 
 from __future__ import annotations
@@ -11,10 +11,18 @@ import dataclasses
 import pathlib
 import re
 from collections.abc import Iterator
+from typing import NoReturn
 
+from experiments.data import store
 from experiments.data.prepare.video import TfdsVideo, VideoFile
+from experiments.system.errors import ConfigError, UserError
 
 VALIDATION_SHARE = 0.11  # of the groups in the training list
+SOURCE_ACCEPTED = (
+    "a folder that holds UCF-101 (the videos) and ucfTrainTestlist (the lists) as they come, or a "
+    "`ucf101` folder that TFDS prepared"
+)
+LISTS_ACCEPTED = "the official folder ucfTrainTestlist"
 _NAME = re.compile(r"v_(?P<action>\w+)_g(?P<group>\d+)_c(?P<clip>\d+)\.avi")
 
 
@@ -24,9 +32,9 @@ class Video:
 
     Args:
       name: CLASS/v_CLASS_gNN_cMM.avi.
-      label: of its class, from 0.
+      label: label of its class, from 0.
       group: NN.
-      source: where its frames are; None until it has been found.
+      source: where its frames are; None before it has been looked for.
     """
 
     name: str
@@ -43,17 +51,17 @@ def videos(source: str, lists: str | None) -> tuple[dict[str, list[Video]], tupl
       lists: the folder of the lists where it is elsewhere.
 
     Raises:
-      ValueError: a folder is not there, or a list is not as it comes.
+      UserError: a folder is not there, or a list does not have the official form.
     """
-    root = pathlib.Path(source).expanduser()
+    root = store.expanded("source", source)
     folder = root / "UCF-101"
-    where = pathlib.Path(lists).expanduser() if lists else root / "ucfTrainTestlist"
-    for needed in (folder, where):
+    where = store.expanded("lists", lists) if lists else root / "ucfTrainTestlist"
+    for field, given, needed in (("source", source, folder), ("lists", lists, where)):
         if not needed.is_dir():
-            raise ValueError(
-                f"--source: {needed} is not there; accepted is a folder that holds UCF-101 (the "
-                "videos) and ucfTrainTestlist (the lists) as they come, or a `ucf101` folder that "
-                "TFDS prepared"
+            raise ConfigError(
+                field if given else "source",
+                f"{given or source} ({needed} is not a folder)",
+                LISTS_ACCEPTED if given and field == "lists" else SOURCE_ACCEPTED,
             )
     names = class_names(where)
     return {split: _with_files(folder, found) for split, found in read(where, names).items()}, names
@@ -63,13 +71,13 @@ def class_names(lists: pathlib.Path) -> tuple[str, ...]:
     """The classes of classInd.txt, in the order of their labels.
 
     Raises:
-      ValueError: the list is not as it comes.
+      UserError: the list does not have the official form.
     """
     names = []
     for place, line in _lines(lists / "classInd.txt"):
         number, _, name = line.partition(" ")
         if number != str(len(names) + 1) or not name:
-            raise ValueError(f"{place}: got {line!r}; accepted is {len(names) + 1} and a class")
+            raise UserError(f"{place}: got {line!r}; accepted: {len(names) + 1} and a class")
         names.append(name)
     return tuple(names)
 
@@ -86,8 +94,8 @@ def read(lists: pathlib.Path, names: tuple[str, ...], split: int = 1) -> dict[st
       The videos of "train" and "test" in the order of their classes and names.
 
     Raises:
-      ValueError: naming the list and the line that is not as it comes; a group in both lists; a
-        class without a video.
+      UserError: a line does not have the official form, a group is in both lists, or a class has
+        no video; names the list and the line.
     """
     videos = {
         name: sorted(
@@ -98,13 +106,16 @@ def read(lists: pathlib.Path, names: tuple[str, ...], split: int = 1) -> dict[st
     }
     groups = {name: {(v.label, v.group) for v in found} for name, found in videos.items()}
     for label, group in sorted(groups["train"] & groups["test"]):
-        raise ValueError(
-            f"{lists}: group {group} of {names[label]} is in the training list and in the test "
-            "list; accepted are the official lists, which share no group"
+        raise UserError(
+            f"{lists}: got group {group} of {names[label]} in the training list and in the test "
+            "list; accepted: the official lists, which share no group"
         )
     for name, found in groups.items():
         for label in sorted(set(range(len(names))) - {label for label, _ in found}):
-            raise ValueError(f"{lists}: the {name} list has no video of {names[label]}")
+            raise UserError(
+                f"{lists}: got a {name} list without a video of {names[label]}; accepted: lists "
+                "with videos of every class"
+            )
     return videos
 
 
@@ -130,7 +141,7 @@ def cut_validation(videos: dict[str, list[Video]]) -> dict[str, list[Video]]:
 
 
 def _with_files(folder: pathlib.Path, videos: list[Video]) -> list[Video]:
-    """The videos with their files. The lists and the files differ in the case of some names."""
+    """The videos with their files; some names differ in case between the lists and the files."""
     at = {
         name: {path.name.lower(): path for path in (folder / name).glob("*")}
         for name in {video.name.partition("/")[0] for video in videos}
@@ -144,26 +155,28 @@ def _with_files(folder: pathlib.Path, videos: list[Video]) -> list[Video]:
 
 
 def _read(path: pathlib.Path, names: tuple[str, ...], labelled: bool) -> Iterator[Video]:
-    """The videos of one list."""
+    """The videos of one list; the number of the class may also stand in a test list."""
     accepted = "CLASS/v_CLASS_gNN_cMM.avi" + (" NUMBER" if labelled else "")
     seen = set()
+
+    def refuse(place: str, line: str, wanted: str) -> NoReturn:
+        raise UserError(f"{place}: got {line!r}; accepted: {wanted}")
+
     for place, line in _lines(path):
         name, _, number = line.partition(" ")
         action, _, file = name.partition("/")
+        number = number.strip()
         parts = _NAME.fullmatch(file)
-        if parts is None or parts["action"].lower() != action.lower() or labelled != bool(number):
-            raise ValueError(f"{place}: got {line!r}; accepted is {accepted}")
+        if parts is None or parts["action"].lower() != action.lower() or labelled > bool(number):
+            refuse(place, line, accepted)
         if action not in names:
-            raise ValueError(f"{place}: got {line!r}; accepted are the classes of classInd.txt")
+            refuse(place, line, "the classes of classInd.txt")
         if name in seen:
-            raise ValueError(f"{place}: got {line!r} again; accepted is each video once")
+            refuse(place, line, "each video once")
         seen.add(name)
         label = names.index(action)
-        if labelled and number != str(label + 1):
-            raise ValueError(
-                f"{place}: got {line!r}; accepted is the number {label + 1}, which classInd.txt "
-                f"gives {action}"
-            )
+        if number and number != str(label + 1):
+            refuse(place, line, f"the number {label + 1}, which classInd.txt gives {action}")
         yield Video(name, label, int(parts["group"]))
 
 
@@ -172,9 +185,9 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[str, str]]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"the list {path} cannot be read: {error}") from error
+        raise UserError(f"the list {path} cannot be read: {error}") from error
     lines = [(f"{path}, line {i}", line.strip()) for i, line in enumerate(text.splitlines(), 1)]
     lines = [(place, line) for place, line in lines if line]
     if not lines:
-        raise ValueError(f"the list {path} is empty")
+        raise UserError(f"the list {path} is empty")
     yield from lines

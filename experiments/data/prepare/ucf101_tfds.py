@@ -1,8 +1,8 @@
 """The videos of a `ucf101` folder that TFDS prepared.
 
-TFDS keeps a video's frames and its label, but not its name, and so not its group. It stores the
-videos in the order of a hash of their names, though, so the official lists tell the names again;
-every label is compared with the list's when the video is read.
+TFDS keeps a video's frames and its label, but not its name, which holds its group. TFDS stores the
+videos in the order of a hash of their names, so the names follow from the official lists. When a
+video is read its label is compared with the label in the list.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import dataclasses
 import json
 import pathlib
 import re
-import struct
 from collections.abc import Iterator
 
+from experiments.data import store, tfds_files, tfrecord
 from experiments.data.prepare import ucf101_lists
 from experiments.data.prepare.ucf101_lists import Video
 from experiments.data.prepare.video import TfdsVideo
+from experiments.system.errors import ConfigError
 
 INFO = "dataset_info.json"
 _CONFIG = re.compile(r"ucf101_(?P<split>[123])(_\d+)?")
@@ -29,7 +30,7 @@ def is_folder(source: str) -> bool:
 
 def _versions(source: str) -> list[pathlib.Path]:
     """The folders of versions: `source` itself, or those in a `ucf101` folder or data_dir."""
-    root = pathlib.Path(source).expanduser().resolve()
+    root = store.expanded("source", source).resolve()
     if (root / INFO).exists():
         return [root]
     inside = root if root.name == "ucf101" else root / "ucf101"
@@ -40,15 +41,15 @@ def _version(source: str) -> tuple[pathlib.Path, int]:
     """The folder of the version, and the number of its official split."""
     found = _versions(source)
     if len(found) > 1:
-        raise ValueError(
-            f"--source: {source} holds {', '.join(map(str, found))}; accepted is one of them"
-        )
+        raise ConfigError("source", f"{source}, which holds several", " or ".join(map(str, found)))
     (folder,) = found
     config = _CONFIG.fullmatch(folder.parent.name)
     if config is None:
-        raise ValueError(
-            f"--source: {folder} is not in a folder named as TFDS names it, such as ucf101_1_256, "
-            "which tells the number of the official split"
+        raise ConfigError(
+            "source",
+            folder,
+            "a folder inside one with TFDS's name, such as ucf101_1_256, which holds the number of "
+            "the official split",
         )
     return folder, int(config["split"])
 
@@ -62,18 +63,28 @@ def videos(source: str, lists: str | None) -> tuple[dict[str, list[Video]], tupl
         `downloads` beside the folder.
 
     Raises:
-      ValueError: the lists are not there, or are not those that the folder was made with.
+      ConfigError: the lists are not there, or are not those that the folder was made with.
     """
     folder, number = _version(source)
     try:
         suffix = json.loads((folder / INFO).read_text()).get("fileFormat", "tfrecord")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"--source: {folder / INFO} is damaged: {error}") from error
-    where = pathlib.Path(lists).expanduser() if lists else _unpacked(folder)
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            "source", f"{folder}, where {INFO} is damaged", "an intact folder"
+        ) from error
+    if suffix not in tfds_files.FORMATS:
+        raise ConfigError(
+            "source",
+            f"{folder} in the file format {suffix}",
+            f"the file formats {' and '.join(tfds_files.FORMATS)}",
+        )
+    where = store.expanded("lists", lists) if lists else _unpacked(folder)
     if where is None or not where.is_dir():
-        raise ValueError(
-            f"--lists: got {lists}; a TFDS folder does not hold the groups of its videos, which "
-            "the validation set is cut by; accepted is the official folder ucfTrainTestlist"
+        raise ConfigError(
+            "lists",
+            lists,
+            "the official folder ucfTrainTestlist (the validation set is made of groups of videos, "
+            "which a TFDS folder does not hold)",
         )
     names = ucf101_lists.class_names(where)
     listed = ucf101_lists.read(where, names, number)
@@ -81,9 +92,10 @@ def videos(source: str, lists: str | None) -> tuple[dict[str, list[Video]], tupl
     for split, expected in listed.items():
         records = list(_records(folder, f"*-{split}.{suffix}-*"))
         if len(records) != len(expected):
-            raise ValueError(
-                f"--source: {folder} holds {len(records)} videos of the {split} split, where the "
-                f"list {number:02d} in {where} names {len(expected)}"
+            raise ConfigError(
+                "source",
+                f"{folder}, which holds {len(records)} videos of the {split} split",
+                f"the {len(expected)} that the list {number:02d} in {where} names",
             )
         ordered = sorted(expected, key=lambda video: _hash(video, split))
         found[split] = sorted(
@@ -97,7 +109,7 @@ def videos(source: str, lists: str | None) -> tuple[dict[str, list[Video]], tupl
 
 
 def _hash(video: Video, split: str) -> int:
-    """What TFDS's builder orders a video by: its key is the file's name, salted with the split."""
+    """The hash that TFDS's builder orders a video by: of the file's name, salted by the split."""
     from tensorflow_datasets.core import hashing
 
     file = video.name.partition("/")[2].replace("HandStandPushups", "HandstandPushups")
@@ -110,22 +122,21 @@ def _records(folder: pathlib.Path, pattern: str) -> Iterator[tuple[str, int]]:
         if "array_record" in path.name:
             from array_record.python.array_record_module import ArrayRecordReader
 
-            reader = ArrayRecordReader(str(path))
-            count = reader.num_records()
-            reader.close()
+            try:
+                reader = ArrayRecordReader(str(path))
+                count = reader.num_records()
+                reader.close()
+            except Exception as error:  # The library's errors have no type in common.
+                raise ConfigError(
+                    "source", f"{path}, which is damaged", "an intact folder"
+                ) from error
             yield from ((str(path), index) for index in range(count))
             continue
-        with open(path, "rb") as file:
-            position = 0
-            while header := file.read(12):
-                yield str(path), position
-                if len(header) < 12:
-                    break  # The file is truncated; the number of videos tells.
-                position += 16 + struct.unpack("<Q", header[:8])[0]
-                file.seek(position)
+        # Of a truncated file, the number of videos tells.
+        yield from ((str(path), offset) for offset in tfrecord.offsets(path))
 
 
 def _unpacked(folder: pathlib.Path) -> pathlib.Path | None:
-    """Where TFDS left the lists: DATA_DIR/downloads/extracted/*/ucfTrainTestlist."""
+    """Where TFDS unpacked the lists: DATA_DIR/downloads/extracted/*/ucfTrainTestlist."""
     data_dir = folder.parents[2]
     return next(data_dir.glob("downloads/extracted/*/ucfTrainTestlist"), None)

@@ -11,42 +11,50 @@ import dataclasses
 import io
 import os
 import pathlib
-import struct
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from experiments.data import tfrecord
+from experiments.system.errors import ConfigError
+
 CLIPS, FRAMES, CROP = 4, 16, 224
 CLIP_SHAPE = (FRAMES, CROP // 2, CROP // 2, 3)
+# What a header may promise more than a video has: encoders count off by some frames.
+_SPARE_FRAMES, _SPARE_SHARE = 2, 0.05
 
 
 class Unreadable(ValueError):
-    """A video that no clips can be taken from; says why."""
+    """A video that no clips can be taken from; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoFile:
-    """A video file, decoded by PyAV."""
+    """A video file, decoded by PyAV; frames are rotated as the file says."""
 
     path: str
 
     def stamp(self) -> list[int]:
-        """Changes when the file does."""
+        """Size and time of the last change; it changes when the file does."""
         return _stamp(self.path)
 
     def probe(self) -> tuple[int, int, int]:
-        """(frames, height, width), by decoding it all.
+        """(frames, height, width), by decoding all frames.
 
         Raises:
           Unreadable: missing, empty, not a video, or truncated.
         """
         with _opened(self.path) as container:
             stream = container.streams.video[0]
-            frames = sum(1 for _ in _decoded(container, stream))
-            # The header counts the frames; some encoders count one too many.
-            if frames < 0.95 * stream.frames - 1:
+            frames, last = 0, None
+            for frames, last in enumerate(_decoded(container, stream), start=1):  # noqa: B007
+                pass
+            if last is None:
+                raise Unreadable(f"damaged: 0 of {stream.frames} frames")
+            if frames < _least(stream.frames) and not _reaches_the_end(container, stream, last):
                 raise Unreadable(f"damaged: {frames} of {stream.frames} frames")
-            return frames, stream.codec_context.height, stream.codec_context.width
+            height, width = last.height, last.width
+            return (frames, width, height) if _quarter_turns(last) % 2 else (frames, height, width)
 
     def pick(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
         """The frames of these increasing indices, RGB uint8 (H, W, 3)."""
@@ -54,7 +62,8 @@ class VideoFile:
         with _opened(self.path) as container:
             for index, frame in enumerate(_decoded(container, container.streams.video[0])):
                 if index in wanted:
-                    yield frame.to_ndarray(format="rgb24")
+                    pixels = frame.to_ndarray(format="rgb24")
+                    yield np.ascontiguousarray(np.rot90(pixels, _quarter_turns(frame)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +72,8 @@ class TfdsVideo:
 
     Args:
       path: the record file.
-      position: of an array_record file, the record's index; of a TFRecord file, its offset.
-      label: what the record must hold, so that a wrong record is noticed.
+      position: index of the record in an array_record file, or its offset in a TFRecord file.
+      label: label that the record must hold, so that a wrong record is noticed.
     """
 
     path: str
@@ -72,7 +81,7 @@ class TfdsVideo:
     label: int
 
     def stamp(self) -> list[int]:
-        """Changes when the record file does."""
+        """Size and time of the last change of the record file."""
         return _stamp(self.path)
 
     def probe(self) -> tuple[int, int, int]:
@@ -97,12 +106,14 @@ class TfdsVideo:
         try:
             example = tf_example_pb2.Example.FromString(self._record()).features.feature
             (label,) = example["label"].int64_list.value
-        except Exception as error:  # Three libraries read it, each with errors of its own.
+        except Exception as error:  # Three libraries read it; each has its own errors.
             raise Unreadable(f"damaged record: {_first_line(error)}") from error
         if label != self.label:
-            raise ValueError(
-                f"--lists: record {self.position} of {self.path} has label {label}, where the list "
-                f"says {self.label}; accepted are the official lists that this folder was made with"
+            raise ConfigError(
+                "lists",
+                f"lists that give record {self.position} of {self.path} the label {self.label}, "
+                f"where it has {label}",
+                "the official lists that this folder was made with",
             )
         return list(example["video"].bytes_list.value)
 
@@ -115,10 +126,7 @@ class TfdsVideo:
                 return reader.read([self.position])[0]
             finally:
                 reader.close()
-        with open(self.path, "rb") as file:
-            file.seek(self.position)
-            (length,) = struct.unpack("<Q", file.read(12)[:8])
-            return file.read(length)
+        return tfrecord.read(self.path, self.position)
 
 
 def starts(frames: int) -> list[int]:
@@ -128,6 +136,10 @@ def starts(frames: int) -> list[int]:
 
     Raises:
       Unreadable: the video is shorter than one clip.
+
+    Example:
+      >>> starts(64), starts(19)
+      ([0, 16, 32, 48], [0, 1, 2, 3])
     """
     if frames < FRAMES:
         raise Unreadable(f"too short: {frames} of {FRAMES} frames")
@@ -139,10 +151,10 @@ def clips(video: VideoFile | TfdsVideo, frames: int) -> np.ndarray:
 
     Args:
       video: the video.
-      frames: how many it has.
+      frames: the number of its frames, as `probe` counted them.
 
     Raises:
-      Unreadable: it has fewer frames after all.
+      Unreadable: it has fewer frames now.
     """
     first = starts(frames)
     wanted = sorted({start + offset for start in first for offset in range(FRAMES)})
@@ -215,6 +227,36 @@ def _image(encoded: bytes) -> np.ndarray:
             return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
         raise Unreadable(f"damaged frame: {_first_line(error)}") from error
+
+
+def _least(promised: int) -> float:
+    """The fewest frames (or 1/rate seconds) that a video with this many in its header may have."""
+    return (1 - _SPARE_SHARE) * promised - _SPARE_FRAMES
+
+
+def _reaches_the_end(container, stream, last) -> bool:
+    """Whether the last frame is where the file's header puts the end, however many there are.
+
+    Frames that were dropped when the video was recorded (AVI), or that an edit list hides (MP4),
+    are in the header's count. A truncated file ends early. The duration alone does not tell this:
+    FFmpeg corrects the duration of a truncated AVI.
+    """
+    rate = stream.average_rate or stream.guessed_rate
+    if last.time is None or not rate:
+        return False
+    end = float(last.time * rate) + 1  # in frames
+    if end >= _least(stream.frames):
+        return True
+    if "mp4" not in container.format.name or stream.duration is None:
+        return False
+    shown = float(stream.duration * stream.time_base * rate)
+    begin = float((stream.start_time or 0) * stream.time_base * rate)
+    return end - begin >= _least(shown)
+
+
+def _quarter_turns(frame) -> int:
+    """By how many quarters of a turn a frame is rotated counterclockwise to be shown."""
+    return round(frame.rotation / 90) % 4
 
 
 def _stamp(path: str) -> list[int]:

@@ -1,8 +1,9 @@
-"""Normalisation of channels."""
+"""Normalisation, checked against NumPy in float64."""
 
+import jax
 import numpy as np
 
-from experiments.data import normalize
+from experiments.data import digits, normalize
 from experiments.data.dataset import Split
 from experiments.data.normalize import channel_statistics, normalizer
 
@@ -13,9 +14,20 @@ def test_normalized_channels_have_mean_zero_and_deviation_one():
         [rng.integers(0, 256, (40, 8, 8)), rng.integers(100, 120, (40, 8, 8))], axis=-1
     ).astype(np.uint8)
     split = Split(examples, np.zeros(40, np.int32))
-    normalized = np.asarray(normalizer(split)(examples), np.float64)
-    np.testing.assert_allclose(normalized.mean(axis=(0, 1, 2)), 0, atol=1e-5)
-    np.testing.assert_allclose(normalized.std(axis=(0, 1, 2)), 1, atol=1e-5)
+    for function in (normalizer(split), jax.jit(normalizer(split))):
+        normalized = np.asarray(function(examples), np.float64)
+        assert function(examples).dtype == np.float32
+        np.testing.assert_allclose(normalized.mean(axis=(0, 1, 2)), 0, atol=1e-5)
+        np.testing.assert_allclose(normalized.std(axis=(0, 1, 2)), 1, atol=1e-5)
+
+
+def test_the_statistics_are_those_of_the_pixels_in_float64():
+    split = digits.load(size=8).train
+    mean, deviation = channel_statistics(split)
+    pixels = split.examples.astype(np.float64) / 255
+    np.testing.assert_allclose(mean, pixels.mean(axis=(0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(deviation, pixels.std(axis=(0, 1, 2)), rtol=1e-6)
+    assert mean.dtype == deviation.dtype == np.float32
 
 
 def test_a_constant_channel_does_not_divide_by_zero():

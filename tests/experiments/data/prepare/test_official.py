@@ -12,32 +12,10 @@ import pytest
 from experiments import data
 from experiments.data import DatasetNotPrepared
 from experiments.data.prepare import official
+from experiments.system.errors import ConfigError
 
 CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
 PER_FILE = 12  # images
-
-# TFDS checks an archive's size and SHA-256: the ones of the tiny archive are registered instead.
-SCRIPT = """
-import pathlib, sys
-import tensorflow_datasets as tfds
-from absl import flags
-from tensorflow_datasets.core.download import checksums
-from experiments import prepare_data
-
-archives, data_dir, file_format, register = sys.argv[1:]
-cifar10 = tfds.builder_cls("cifar10")
-(url,) = cifar10.url_infos
-if register == "yes":
-    tiny = checksums.compute_url_info(pathlib.Path(archives) / "cifar-10-binary.tar.gz")
-    cifar10.url_infos = {url: tiny}
-if file_format == "tfrecord":  # as a user of TFDS has it
-    config = tfds.download.DownloadConfig(manual_dir=archives)
-    tfds.builder("cifar10", data_dir=data_dir).download_and_prepare(download_config=config)
-else:
-    arguments = ["--source=tfds", f"--archive={archives}", f"--data_dir={data_dir}"]
-    prepare_data.main(flags.FLAGS(["prepare_data", "cifar10", *arguments]))
-assert "tensorflow" in sys.modules
-"""
 
 
 @pytest.fixture(scope="module")
@@ -60,29 +38,24 @@ def archive(tmp_path_factory):
     return folder, images.transpose(0, 2, 3, 1), labels
 
 
-def prepare(archives, data_dir, file_format="array_record", register="yes"):
-    arguments = [str(archives), str(data_dir), file_format, register]
-    return subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True
-    )
-
-
-@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+@pytest.mark.parametrize("action", ["cifar10_command", "cifar10"])
 def test_the_official_dataset_is_prepared_and_read_in_the_archives_order(
-    file_format, archive, tmp_path
+    action, archive, tmp_path, tfds_builders
 ):
     archives, images, labels = archive
-    ran = prepare(archives, tmp_path, file_format)
+    # In array_record files by the command, in TFRecord files as a user of TFDS has it.
+    arguments = [archives, tmp_path] + ["registered"] * (action == "cifar10_command")
+    ran = tfds_builders(action, *arguments)
     assert ran.returncode == 0, ran.stderr
-    assert "cifar10: 60 train + 12 test" in ran.stdout or file_format == "tfrecord"
+    assert "cifar10: 60 train + 12 test" in ran.stdout or action == "cifar10"
 
     reading = (
         "import sys; from experiments import data\n"
-        f"data.load('cifar10', {str(tmp_path)!r}, own='cifar10')\n"
+        f"data.load('cifar10', {str(tmp_path)!r})\n"
         "assert 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", reading], check=True)
-    dataset = data.load("cifar10", str(tmp_path), own="cifar10")
+    dataset = data.load("cifar10", str(tmp_path))
     np.testing.assert_array_equal(dataset.train.examples, images[:60])
     np.testing.assert_array_equal(dataset.train.labels, labels[:60])
     np.testing.assert_array_equal(dataset.test.examples, images[60:])
@@ -91,23 +64,30 @@ def test_the_official_dataset_is_prepared_and_read_in_the_archives_order(
 
     for file in (tmp_path / "cifar10").rglob("*train*"):
         file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(DatasetNotPrepared, match="is damaged"):
-        data.load("cifar10", str(tmp_path), own="cifar10")
+    with pytest.raises(DatasetNotPrepared, match="it is damaged"):
+        data.load("cifar10", str(tmp_path))
+    if action == "cifar10":  # The folder has no checksums; the command finds the damage by reading.
+        ran = tfds_builders("cifar10_command", archives, tmp_path, "registered")
+        assert ran.returncode == 0, ran.stderr
+        assert len(data.load("cifar10", str(tmp_path)).train) == 60
 
 
-def test_an_archive_of_other_content_is_refused_and_leaves_nothing(archive, tmp_path):
-    ran = prepare(archive[0], tmp_path, register="no")
-    assert ran.returncode == 1
-    assert "prepare_data: --source=tfds: TFDS cannot prepare cifar10: NonMatching" in ran.stderr
+def test_an_archive_of_other_content_is_refused_and_leaves_nothing(
+    archive, tmp_path, tfds_builders
+):
+    ran = tfds_builders("cifar10_command", archive[0], tmp_path)
+    assert ran.returncode == 2
+    (line,) = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
+    assert "--source: got tfds, which cannot prepare cifar10: NonMatching" in line
     assert not [path for path in tmp_path.iterdir() if path.name != "downloads"]
 
 
 def test_without_tensorflow_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"--source: got tfds.*pip install -e '.\[tfds\]'"):
+    with pytest.raises(ConfigError, match=r"^source: got tfds.*pip install -e '.\[tfds\]'"):
         official.prepare("cifar10", str(tmp_path))
 
 
 def test_the_archive_is_a_folder(tmp_path):
-    with pytest.raises(ValueError, match="--archive: .* the folder that holds"):
+    with pytest.raises(ConfigError, match="^archive: .* the folder that holds"):
         official.prepare("cifar10", str(tmp_path), str(tmp_path / "file.tar.gz"))

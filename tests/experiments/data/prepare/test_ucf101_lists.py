@@ -4,6 +4,7 @@ import pytest
 
 from experiments.data.prepare import ucf101_lists
 from experiments.data.prepare.video import VideoFile
+from experiments.system.errors import ConfigError, UserError
 
 NAMES = ("Archery", "BabyCrawling", "HandstandPushups")
 
@@ -94,38 +95,62 @@ def test_the_number_of_groups_held_out(groups, held):
 TRAIN, TEST, INDEX = "trainlist01.txt", "testlist01.txt", "classInd.txt"
 WRONG = [
     (TRAIN, "_g08_c01.avi 1", "_g08_c01.avi", "trainlist01.txt, line 1: got .* NUMBER"),
-    (TRAIN, "_g08_c01.avi 1", "_g08_c01.avi 2", "line 1: .* accepted is the number 1"),
+    (TRAIN, "_g08_c01.avi 1", "_g08_c01.avi 2", "line 1: .* accepted: the number 1"),
     (TRAIN, "Archery/v_Archery_g08", "Archery/v_Bowling_g08", "line 1: got"),
     (TRAIN, "Archery/v_Archery_g08", "Bow/v_Bow_g08", "the classes of classInd.txt"),
-    (TRAIN, "Archery/v_Archery_g08", "Archery/v_Archery_g02", "group 2 of Archery is in"),
-    (TRAIN, "_g08_c02.avi", "_g08_c01.avi", "line 2: got .* again; accepted is each video once"),
+    (
+        TRAIN,
+        "Archery/v_Archery_g08",
+        "Archery/v_Archery_g02",
+        "got group 2 of Archery in",
+    ),
+    (TRAIN, "_g08_c02.avi", "_g08_c01.avi", "line 2: got .*; accepted: each video once"),
     (TEST, "_g01_c01.avi", "_g01_c01.mp4", "testlist01.txt, line 1: got"),
-    (TEST, "_g01_c01.avi", "_g01_c01.avi 1", "testlist01.txt, line 1: got"),
+    (TEST, "_g01_c01.avi", "_g01_c01.avi 2", "testlist01.txt, line 1: .* accepted: the number 1"),
+    (TEST, "_g01_c01.avi", "_g01_c01.avi one", "testlist01.txt, line 1: .* the number 1"),
     (INDEX, "2 BabyCrawling", "4 BabyCrawling", "classInd.txt, line 2: got '4 Baby"),
-    (INDEX, "3 HandstandPushups", "3 HandstandPushups\n4 Bowling", "no video of Bowling"),
+    (
+        INDEX,
+        "3 HandstandPushups",
+        "3 HandstandPushups\n4 Bowling",
+        "got a train list without",
+    ),
 ]
 
 
 @pytest.mark.parametrize("name, old, new, said", WRONG)
 def test_a_list_that_is_not_as_it_comes_is_named_with_its_line(source, name, old, new, said):
     edit(source, name, old, new)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(UserError, match=said):
         read(source)
+
+
+def test_test_lists_may_hold_the_numbers_of_the_classes(source):
+    """Some copies of the lists name the class behind the video in both lists."""
+    expected = read(source)
+    path = source / "ucfTrainTestlist" / "testlist01.txt"
+    numbers = {name: number for number, name in enumerate(NAMES, 1)}
+    lines = path.read_text().splitlines()
+    path.write_text("".join(f"{line} {numbers[line.partition('/')[0]]} \n" for line in lines))
+    assert read(source) == expected
 
 
 def test_missing_and_empty_lists_are_named(source):
     lists = source / "ucfTrainTestlist"
     (lists / "testlist01.txt").write_text("\n\n")
-    with pytest.raises(ValueError, match="testlist01.txt is empty"):
+    with pytest.raises(UserError, match="testlist01.txt is empty"):
         read(source)
     (lists / "testlist01.txt").unlink()
-    with pytest.raises(ValueError, match="testlist01.txt cannot be read"):
+    with pytest.raises(UserError, match="testlist01.txt cannot be read"):
         read(source)
-    with pytest.raises(ValueError, match="--source: .*UCF-101 is not there; accepted is a folder"):
+    with pytest.raises(UserError, match="^source: .*UCF-101 is not a folder.; accepted: a folder"):
         read(lists)
     elsewhere = pathlib.Path(source / "elsewhere")
     lists.rename(elsewhere)
-    with pytest.raises(ValueError, match="--source: .*ucfTrainTestlist is not there"):
+    with pytest.raises(UserError, match="^source: .*ucfTrainTestlist is not a folder"):
         read(source)
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         ucf101_lists.videos(str(source), str(elsewhere))
+    for nowhere in (str(source / "nowhere"), str(source / "elsewhere" / "classInd.txt")):
+        with pytest.raises(ConfigError, match="^lists: got .* is not a folder.; accepted: the off"):
+            ucf101_lists.videos(str(source), nowhere)

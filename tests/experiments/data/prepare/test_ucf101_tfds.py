@@ -4,8 +4,6 @@ import io
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,44 +14,13 @@ from experiments.data import ucf101
 from experiments.data.prepare import ucf101 as ucf101_prepare
 from experiments.data.prepare import ucf101_tfds
 from experiments.data.prepare import video as video_lib
+from experiments.system.errors import ConfigError
 
 NAMES = ("ApplyEyeMakeup", "ApplyLipstick", "HandstandPushups")
 
-# The official builder with its keys, features and splits. Only where frames come from is another:
-# it would call an ffmpeg program on downloaded files.
-SCRIPT = """
-import pathlib, sys
-import numpy as np
-import tensorflow_datasets as tfds
-from tensorflow_datasets.video import ucf101
-
-class Ucf101(ucf101.Ucf101, skip_registration=True):
-    name = "ucf101"
-
-    def _split_generators(self, dl_manager):
-        lists = pathlib.Path(sys.argv[1])
-        return {"train": self._generate_examples(lists / "trainlist01.txt"),
-                "test": self._generate_examples(lists / "testlist01.txt")}
-
-    def _generate_examples(self, path):
-        for line in sorted(path.read_text().splitlines()):
-            label, name = line.split(" ")[0].split("/")
-            group, clip = int(name.split("_")[2][1:]), int(name.split("_")[3][1:3])
-            level = 100 * (label == "ApplyLipstick") + 6 * group + 2 * clip
-            video = np.full((20, 256, 256, 3), level, np.uint8)
-            video[:, :, 128:] = 10 * np.arange(20)[:, None, None, None]
-            key = name.replace("HandStandPushups", "HandstandPushups")
-            yield key, {"video": video, "label": label}
-
-for file_format in ("array_record", "tfrecord"):
-    data_dir = sys.argv[2] + file_format
-    builder = Ucf101(config="ucf101_1_256", data_dir=data_dir, file_format=file_format)
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=2))
-"""
-
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
+def prepared(tmp_path_factory, tfds_builders):
     """(lists, data_dir of each file format)"""
     root = tmp_path_factory.mktemp("tfds")
     lists = root / "ucfTrainTestlist"
@@ -71,8 +38,7 @@ def prepared(tmp_path_factory):
                     rows["train"].append(f"{line} {label}")
     for split, lines in rows.items():
         (lists / f"{split}list01.txt").write_text("\n".join(lines) + "\n")
-    arguments = [sys.executable, "-c", SCRIPT, str(lists), f"{root}/"]
-    ran = subprocess.run(arguments, capture_output=True, text=True)
+    ran = tfds_builders("ucf101", lists, root)
     assert ran.returncode == 0, ran.stderr
     return lists, root
 
@@ -86,7 +52,7 @@ def test_a_tfds_folder_gives_the_clips_and_the_groups_of_the_lists(file_format, 
     lists, root = prepared
     source = folder(root, file_format)
     ucf101_prepare.prepare(str(source), str(tmp_path), 2, workers=1, lists=str(lists))
-    dataset = data.load("ucf101", str(tmp_path), own="ucf101")
+    dataset = data.load("ucf101", str(tmp_path))
     assert dataset.class_names == NAMES[:2]
     for name, groups in (("train", range(3, 11)), ("validation", [11]), ("test", [1, 2])):
         split = dataset.splits()[name]
@@ -110,7 +76,8 @@ def test_the_lists_are_found_where_tfds_unpacked_them(prepared, tmp_path):
     shutil.copytree(root / "array_record", tmp_path / "D")
     source = folder(tmp_path, "D")
     with pytest.raises(
-        ValueError, match="--lists: got None; a TFDS folder does not hold the groups"
+        ConfigError,
+        match="^lists: got None; accepted: the official folder ucfTrainTestlist .*groups",
     ):
         ucf101_tfds.videos(str(source), None)
     unpacked = tmp_path / "D" / "downloads" / "extracted" / "ZIP.lists" / "ucfTrainTestlist"
@@ -125,12 +92,16 @@ def test_lists_that_the_folder_was_not_made_with_are_refused(prepared, tmp_path)
     other = shutil.copytree(lists, tmp_path / "lists")
     train = other / "trainlist01.txt"
     train.write_text("\n".join(train.read_text().splitlines()[1:]) + "\n")
-    with pytest.raises(ValueError, match="--source: .* holds 54 videos of the train split.*53"):
+    with pytest.raises(
+        ConfigError, match="^source: .* holds 54 videos of the train split; accepted: the 53"
+    ):
         ucf101_tfds.videos(str(folder(root)), str(other))
     # The right number of videos, but other names: a label does not fit.
     lines = (lists / "trainlist01.txt").read_text()
     train.write_text(lines.replace("_g03_", "_g33_").replace("_g04_", "_g34_"))
-    with pytest.raises(ValueError, match="--lists: record .* has label .* the official lists"):
+    with pytest.raises(
+        ConfigError, match="^lists: got lists that give record .*, where it has .*official lists"
+    ):
         ucf101_prepare.prepare(str(folder(root)), str(tmp_path / "D"), 3, 1, str(other))
 
 
@@ -148,16 +119,33 @@ def test_a_folder_of_tfds_is_told_from_one_of_files(prepared, tmp_path, monkeypa
 
 def test_a_folder_that_tells_no_split_or_several_versions_is_refused(prepared, tmp_path):
     other = shutil.copytree(folder(prepared[1]), tmp_path / "ucf101" / "my_videos" / "2.0.0")
-    with pytest.raises(ValueError, match="--source: .* is not in a folder named as TFDS names it"):
+    with pytest.raises(
+        ConfigError, match="^source: .*; accepted: a folder inside one with TFDS's name"
+    ):
         ucf101_tfds.videos(str(other), str(prepared[0]))
     for config in ("ucf101_1_256", "ucf101_2_256"):
         shutil.copytree(other, tmp_path / "ucf101" / config / "2.0.0")
-    with pytest.raises(ValueError, match="--source: .* holds .*ucf101_1_256.*; accepted is one"):
+    with pytest.raises(
+        ConfigError, match="^source: .*, which holds several; accepted: .*ucf101_1_256.* or "
+    ):
         ucf101_tfds.videos(str(tmp_path), str(prepared[0]))
     info = tmp_path / "ucf101" / "ucf101_1_256" / "2.0.0" / "dataset_info.json"
     info.write_text("{")
-    with pytest.raises(ValueError, match="--source: .*dataset_info.json is damaged"):
+    with pytest.raises(ConfigError, match="^source: .*dataset_info.json is damaged"):
         ucf101_tfds.videos(str(info.parent), str(prepared[0]))
+    info.write_text('{"fileFormat": "parquet"}')
+    with pytest.raises(ConfigError, match="^source: .*in the file format parquet; accepted: .*arr"):
+        ucf101_tfds.videos(str(info.parent), str(prepared[0]))
+
+
+@pytest.mark.parametrize("content", [b"", b"junk" * 100])
+def test_a_damaged_array_record_file_is_told_in_one_line(content, prepared, tmp_path):
+    source = shutil.copytree(prepared[1] / "array_record", tmp_path / "source")
+    for path in source.rglob("*train.array_record*"):
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match="^source: got .*") as caught:
+        ucf101_tfds.videos(str(source), str(prepared[0]))
+    assert "\n" not in str(caught.value)
 
 
 def test_damaged_records_and_frames_are_skipped(prepared, tmp_path, capsys):
@@ -169,7 +157,7 @@ def test_damaged_records_and_frames_are_skipped(prepared, tmp_path, capsys):
         with open(video.source.path, "r+b") as file:
             file.seek(video.source.position + offset)
             file.write(b"\xff" * 100)
-    report = ucf101_prepare.prepare(str(source), str(tmp_path / "D"), 2, 1, str(lists))
+    report = ucf101_prepare.prepare(str(source), str(tmp_path / "D"), 2, 1, str(lists), 1)
     assert set(report.skipped) == {video.name for video in chosen}
     assert all(why.startswith("damaged ") for why in report.skipped.values())
     assert capsys.readouterr().err.count("skipped: ") == 2
