@@ -22,7 +22,6 @@ from experiments.cli.flags import Derived
 from experiments.cli.training import Experiment
 from experiments.data.dataset import Dataset
 from experiments.models.convnet3d import FIRST_LAYER, ConvNet3D, narrow
-from experiments.system.errors import ConfigError
 from experiments.tasks.supervised import Supervised, classification
 from experiments.training.config import PRECISIONS, Length, OptimizerConfig
 from experiments.training.optimizer import make_optimizer
@@ -151,13 +150,7 @@ def network(config: VideoConfig, dataset: Dataset) -> ConvNet3D:
 def limit(dataset: Dataset, values: flags.FlagValues) -> Dataset:
     """The dataset with --train_examples of its training clips, evenly from all classes."""
     count = values.train_examples
-    if count is None:
-        return dataset
-    if not 1 <= count <= len(dataset.train):
-        raise ConfigError(
-            "train_examples", count, f"1 to {len(dataset.train)}, the clips of {dataset.name}"
-        )
-    return dataclasses.replace(dataset, train=dataset.train.subset(count))
+    return dataset if count is None else dataset.with_train_examples(count)
 
 
 def recorded(dataset: Dataset) -> dict[str, Any]:
@@ -167,6 +160,11 @@ def recorded(dataset: Dataset) -> dict[str, Any]:
         "train_examples": len(dataset.train),
         "classes": dataset.num_classes,
     }
+
+
+def run_name(config: VideoConfig) -> str:
+    """The metric, and "+optflow" where the regularizer is on."""
+    return config.optimizer.metric.name + ("+optflow" if config.optflow_strength else "")
 
 
 EXPERIMENT = Experiment(
@@ -190,6 +188,7 @@ EXPERIMENT = Experiment(
     load_options=("size", "classes"),
     limit=limit,
     recorded=recorded,
+    run_name=run_name,
 )
 
 if __name__ == "__main__":

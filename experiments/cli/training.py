@@ -44,6 +44,7 @@ class Experiment:
       load_options: those of them that are options of `data.load`.
       limit: (dataset, parsed flags) to the dataset that is trained on.
       recorded: dataset to settings that have no flag.
+      run_name: configuration to the name of its run, where runs differ in their metric alone.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Experiment:
     load_options: tuple[str, ...] = ()
     limit: Callable[[Dataset, flags.FlagValues], Dataset] = lambda dataset, values: dataset
     recorded: Callable[[Dataset], dict[str, Any]] = lambda dataset: {}
+    run_name: Callable[[Any], str] = lambda config: record(config)["metric"]
 
     def define(self, values: flags.FlagValues) -> None:
         """Defines the flags of the command."""
@@ -300,7 +302,8 @@ def _runs(experiment: Experiment, values: flags.FlagValues, baseline: Config) ->
         return sweep.sweep_runs(baseline, sweeps)
     if not metrics:
         return [Run("baseline", baseline)]
-    return [Run(name, with_settings(baseline, {"metric": name})) for name in metrics]
+    configs = [with_settings(baseline, {"metric": name}) for name in metrics]
+    return [Run(experiment.run_name(config), config) for config in configs]
 
 
 def _metrics(experiment: Experiment, values: flags.FlagValues, baseline: Config) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 import numpy as np
 
@@ -36,8 +37,13 @@ def with_validation(dataset: Dataset, share: float) -> Dataset:
     if chosen.all() or not chosen.any():
         accepted = f"a share that leaves examples on both sides of {len(train)}"
         raise ConfigError("validation", share, accepted)
+
+    def part(which: np.ndarray, name: str) -> Split:
+        digest = None
+        if train.digest is not None:
+            digest = hashlib.sha256(f"{train.digest} {name} {share!r}".encode()).hexdigest()
+        return Split(train.examples[which], train.labels[which], digest)
+
     return dataclasses.replace(
-        dataset,
-        train=Split(train.examples[~chosen], train.labels[~chosen]),
-        validation=Split(train.examples[chosen], train.labels[chosen]),
+        dataset, train=part(~chosen, "train"), validation=part(chosen, "validation")
     )

@@ -9,6 +9,8 @@ import pathlib
 import tempfile
 from typing import Any
 
+_UNFINISHED = ".unfinished"
+
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a text file whole or not at all, with the permissions of any new file.
@@ -19,7 +21,9 @@ def write_text(path: pathlib.Path, text: str) -> None:
       OSError: the file cannot be written; a file of that name is left as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED
+    )
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
@@ -35,6 +39,12 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes a JSON file whole or not at all; NaN and infinity become null."""
     write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def remove_unfinished(folder: pathlib.Path) -> None:
+    """Removes the temporary files that a killed `write_text` left in a folder."""
+    for path in folder.glob(f".*{_UNFINISHED}"):
+        path.unlink(missing_ok=True)
 
 
 def finite(value: Any) -> Any:

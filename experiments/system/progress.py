@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from experiments.system.output import say
+
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -87,7 +89,7 @@ class Progress:
         if self._bar is not None:
             self._bar.write(message)
         else:
-            print(message, file=sys.stderr if self._to_stderr else sys.stdout, flush=True)
+            say(message, sys.stderr if self._to_stderr else sys.stdout)
 
 
 def progress(items: Iterable[Item], *, total: int, label: str, unit: str) -> Iterator[Item]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.system import lock
 from experiments.system.errors import ConfigError, UserError
-from experiments.system.files import finite, write_json, write_text
+from experiments.system.files import finite, remove_unfinished, write_json, write_text
 from experiments.training.checkpoints import differences
 
 _RESULTS = ("summary.json", "metrics.jsonl", "checkpoints")
@@ -178,6 +178,7 @@ class Workdir:
                 f"workdir: {checkpoints} is not a folder; remove it, and the trials that have "
                 "not ended begin again"
             )
+        remove_unfinished(self.path)
         if self._metrics.is_dir():
             self._set_aside(self._metrics, "its lines are taken from the checkpoints")
         lines, unreadable = self._lines()

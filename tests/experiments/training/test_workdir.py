@@ -118,3 +118,10 @@ def test_folders_in_the_place_of_files_and_files_in_the_place_of_folders(tmp_pat
     (tmp_path / "checkpoints").write_text("")
     with pytest.raises(UserError, match="checkpoints is not a folder"):
         opened(tmp_path, resume=True)
+
+
+def test_what_a_killed_write_left_is_removed(tmp_path):
+    opened(tmp_path)
+    (tmp_path / ".metrics.jsonl.abc.unfinished").write_text("half")
+    opened(tmp_path, resume=True)
+    assert not list(tmp_path.glob(".metrics*"))
