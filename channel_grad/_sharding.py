@@ -1,0 +1,41 @@
+"""Arrays that lie on several devices.
+
+With Auto axes of a mesh, the compiler partitions the program: it moves no data as long as no axis
+is merged with a sharded one, which is why the algorithms here keep the axes of an array apart.
+With Explicit axes the types of JAX say how each intermediate array lies, and several operations
+refuse. The algorithms run with Auto axes there, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
+
+
+def with_automatic_sharding(
+    function: Callable[..., jax.Array], *arrays: jax.Array, scalar: bool = False
+) -> jax.Array:
+    """Apply a function to arrays of one shape; with Explicit axes, as if they were Auto.
+
+    The result lies on the devices as the first array does, or is a scalar that all hold.
+    """
+    sharding = _explicit(arrays)
+    if sharding is None:
+        return function(*arrays)
+    if scalar:
+        sharding = NamedSharding(sharding.mesh, PartitionSpec())
+    # The decorator of JAX is typed as if it returned an array or a decorator.
+    apply: Any = auto_axes(function, out_sharding=sharding)
+    return apply(*arrays)
+
+
+def _explicit(arrays: tuple[jax.Array, ...]) -> NamedSharding | None:
+    """The sharding of the first array that lies along Explicit axes, None if no array does."""
+    for array in arrays:
+        sharding = jax.typeof(array).sharding
+        if AxisType.Explicit in sharding.mesh.axis_types and any(sharding.spec):
+            return sharding
+    return None
