@@ -20,8 +20,8 @@ Three algorithms, which agree to round-off:
   lines of `raster`.
 * ``prefix``: `GreenCirculant` only; linear in n, from the moments of short blocks (see `_prefix`).
 
-All keep the axes of the array apart, because merging an axis that lies on several devices with
-another one would gather it (see `_sharding`).
+All serve arrays of any rank, because with several devices the axes are kept apart (see
+`_sharding`).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from jax.typing import ArrayLike
 
 from channel_grad._axes import normalize_axes
 from channel_grad._prefix import apply_prefix, product
+from channel_grad._sharding import several_devices
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Inexact
@@ -52,7 +53,11 @@ _DENSE_UP_TO = {"cpu": 48, "other": 512}
 _DENSE_UP_TO_WITHOUT_PREFIX = {"cpu": 128, "other": 1024}
 # With several devices an axis may be sharded, and an FFT gathers arrays that a product does not.
 _DENSE_UP_TO_ON_SEVERAL_DEVICES = 4096
-_PREFIX_UP_TO = 4096
+_PREFIX_UP_TO = {"one device": 4096, "several devices": 16384}
+
+# Sums over lines longer than this are scaled, so that they do not overflow where the result does
+# not. For shorter ones it would cost more (13 % of an FFT, 40 % of a mean) than it is worth.
+_SCALED_FROM = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,15 +163,26 @@ def apply_circulant(
         identity, mean_weight = (jnp.asarray(x, dtype) for x in (operator.identity, operator.mean))
         return (identity * wide + mean_weight * mean(wide, axis)).astype(f.dtype)
     apply = {"dense": _dense, "fft": _fft, "prefix": _prefix}[method]
-    lines = jnp.moveaxis(f, axis, -1).astype(dtype)
-    return jnp.moveaxis(apply(lines, operator).astype(f.dtype), -1, axis)
+    lines = jnp.moveaxis(f, axis, -1)
+    shape = lines.shape
+    if not several_devices():
+        lines = lines.reshape(-1, n)  # up to a quarter faster on a CPU
+    result = apply(lines.astype(dtype), operator).astype(f.dtype)
+    return jnp.moveaxis(result.reshape(shape), -1, axis)
 
 
 def mean(f: Float[Array, ...], axis: int) -> Float[Array, ...]:
-    """The mean along one axis, which is kept; finite wherever f is."""
-    # Divide by the power of two before the sum: exact, and the sum does not overflow.
-    shrink = 2.0 ** -math.ceil(math.log2(f.shape[axis]))
-    return jnp.sum(f * shrink, axis, keepdims=True) / (f.shape[axis] * shrink)
+    """The mean along one axis, which is kept."""
+    n = f.shape[axis]
+    if n <= _SCALED_FROM:
+        return jnp.mean(f, axis, keepdims=True)
+    shrink = _power_of_two(n)
+    return jnp.sum(f * shrink, axis, keepdims=True) / (n * shrink)
+
+
+def _power_of_two(n: int) -> float:
+    """About 1/n, such that products with it are exact."""
+    return 2.0 ** -math.ceil(math.log2(n))
 
 
 def _is_closed_form(operator: Circulant) -> bool:
@@ -182,10 +198,10 @@ def _choose(operator: Circulant, n: int, method: str) -> str:
             "method: got 'prefix', which serves the L2, re-weighted L2 and Sobolev gradients; "
             "accepted here: auto, dense, fft"
         )
-    if method == "prefix" and n > _PREFIX_UP_TO and not _is_closed_form(operator):
+    if method == "prefix" and n > _prefix_up_to() and not _is_closed_form(operator):
         raise ValueError(
             f"method: got 'prefix' for an axis of length {n}; accepted: lengths up to "
-            f"{_PREFIX_UP_TO}, or method='fft'"
+            f"{_prefix_up_to()}, or method='fft'"
         )
     if method != "auto":
         return method
@@ -193,7 +209,7 @@ def _choose(operator: Circulant, n: int, method: str) -> str:
         return "prefix"
     if n <= _dense_up_to(has_prefix):
         return "dense"
-    return "prefix" if has_prefix and n <= _PREFIX_UP_TO else "fft"
+    return "prefix" if has_prefix and n <= _prefix_up_to() else "fft"
 
 
 def _dense_up_to(has_prefix: bool) -> int:
@@ -201,9 +217,14 @@ def _dense_up_to(has_prefix: bool) -> int:
     backend = "cpu" if jax.default_backend() == "cpu" else "other"
     if has_prefix:
         return _DENSE_UP_TO[backend]
-    if jax.device_count() > 1:
+    if several_devices():
         return _DENSE_UP_TO_ON_SEVERAL_DEVICES
     return _DENSE_UP_TO_WITHOUT_PREFIX[backend]
+
+
+def _prefix_up_to() -> int:
+    """The longest axis that the prefix method serves."""
+    return _PREFIX_UP_TO["several devices" if several_devices() else "one device"]
 
 
 def _offsets(n: int) -> np.ndarray:
@@ -216,11 +237,12 @@ def _dense(lines: jax.Array, operator: Circulant) -> jax.Array:
 
 def _fft(lines: jax.Array, operator: Circulant) -> jax.Array:
     n = lines.shape[-1]
-    # A spectrum is made of sums over n elements. Divide by a power of two before and multiply
-    # after: exact, and the sums do not overflow where the result does not.
-    shrink = 2.0 ** -math.ceil(math.log2(n))
     eigenvalues = operator.eigenvalues(n, lines.dtype)
-    spectrum = jnp.fft.rfft(lines * shrink) * eigenvalues.astype(jnp.result_type(lines, 1j))
+    eigenvalues = eigenvalues.astype(jnp.result_type(lines, 1j))  # for strict dtype promotion
+    if n <= _SCALED_FROM:
+        return jnp.fft.irfft(jnp.fft.rfft(lines) * eigenvalues, n=n).astype(lines.dtype)
+    shrink = _power_of_two(n)
+    spectrum = jnp.fft.rfft(lines * shrink) * eigenvalues
     return jnp.fft.irfft(spectrum, n=n).astype(lines.dtype) / shrink
 
 

@@ -138,11 +138,12 @@ class Layout:
             why = self._why_not(names[:-1], owner, len(kept), transposed)
             if why:
                 return Decision(None, why)
-            chosen = tuple(kept[axis] for axis in axes)
-            if whole:
-                chosen += tuple(axis for axis in kept if axis not in chosen)
             kind = "transposed convolution" if transposed else "convolution kernel"
-            return Decision(chosen if len(chosen) > 1 else chosen[0], kind)
+            if whole:
+                first = tuple(kept[axis] for axis in axes)
+                return Decision((*first, *(axis for axis in kept if axis not in first)), kind)
+            (axis,) = axes
+            return Decision(axis if self.layers is None else kept[axis], kind)
 
         return AxisSpec.from_rule(rule, f"{self!r}.{name}")
 

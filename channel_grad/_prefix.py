@@ -30,6 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.xla_metadata import set_xla_metadata
 
+from channel_grad._sharding import several_devices
+
 if TYPE_CHECKING:
     from jaxtyping import Array, Float
 
@@ -51,7 +53,7 @@ def apply_prefix(
     """``identity f + mean mean(f) + green S f`` along the last axis of an array of floats.
 
     Where n is not a multiple of the length of a group, zeros are appended, and the knots run on
-    beyond n with the same polynomials. The other axes are kept apart: see `_sharding`.
+    beyond n with the same polynomials.
     """
     *rest, n = f.shape
     block, group = _lengths(n)
@@ -72,10 +74,9 @@ def product(a: jax.Array, b: jax.Array) -> jax.Array:
 
 def _lengths(n: int) -> tuple[int, int]:
     """The lengths of a block and of a group."""
-    devices = jax.device_count()
-    if devices > 1:
+    if several_devices():
         for block, group in _ON_SEVERAL_DEVICES:
-            if n % (group * devices) == 0:
+            if n % (group * jax.device_count()) == 0:
                 return block, group
     block = min(_BLOCK, n)
     return block, _GROUP if n > block else block

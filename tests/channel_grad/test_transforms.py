@@ -217,7 +217,9 @@ def test_masked_and_partition(name):
     g, _ = masked.update(f, masked.init(f), f)
     assert_trees_close(g, expected(name, f))
     nowhere = optax.masked(make(name), {"conv": False, "dense": True})
-    g, _ = nowhere.update(f, nowhere.init(f), f)
+    with pytest.warns(UserWarning, match="none of the 1 leaves"):
+        state = nowhere.init(f)
+    g, _ = nowhere.update(f, state, f)
     assert_trees_close(g, f)
     split = optax.partition(
         {"smooth": make(name), "plain": optax.scale(2.0)}, {"conv": "smooth", "dense": "plain"}
@@ -343,13 +345,13 @@ def test_method_can_be_forced():
 
 
 def test_errors_come_when_the_transformation_is_made():
-    with pytest.raises(ValueError, match="lam=0"):
+    with pytest.raises(ValueError, match="lam: got 0"):
         cg.scale_by_sobolev(lam=0)
-    with pytest.raises(ValueError, match="form='wrong'"):
+    with pytest.raises(ValueError, match="form: got 'wrong'"):
         cg.scale_by_reweighted_l2(form="wrong")
-    with pytest.raises(ValueError, match="order=0"):
+    with pytest.raises(ValueError, match="order: got 0"):
         cg.scale_by_laplacian_smoothing(order=0)
-    with pytest.raises(ValueError, match="metric='sobolev'.*a Metric"):
+    with pytest.raises(ValueError, match="metric: got 'sobolev'.*a Metric"):
         cg.scale_by_metric("sobolev")
 
 
