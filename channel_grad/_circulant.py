@@ -53,7 +53,7 @@ _DENSE_UP_TO = {"cpu": 48, "other": 512}
 _DENSE_UP_TO_WITHOUT_PREFIX = {"cpu": 128, "other": 1024}
 # With several devices an axis may be sharded, and an FFT gathers arrays that a product does not.
 _DENSE_UP_TO_ON_SEVERAL_DEVICES = 4096
-_PREFIX_UP_TO = {"one device": 4096, "several devices": 16384}
+_PREFIX_UP_TO = 4096
 
 # Sums over lines longer than this are scaled, so that they do not overflow where the result does
 # not. For shorter ones it would cost more (13 % of an FFT, 40 % of a mean) than it is worth.
@@ -198,10 +198,10 @@ def _choose(operator: Circulant, n: int, method: str) -> str:
             "method: got 'prefix', which serves the L2, re-weighted L2 and Sobolev gradients; "
             "accepted here: auto, dense, fft"
         )
-    if method == "prefix" and n > _prefix_up_to() and not _is_closed_form(operator):
+    if method == "prefix" and n > _PREFIX_UP_TO and not _is_closed_form(operator):
         raise ValueError(
             f"method: got 'prefix' for an axis of length {n}; accepted: lengths up to "
-            f"{_prefix_up_to()}, or method='fft'"
+            f"{_PREFIX_UP_TO}, or method='fft'"
         )
     if method != "auto":
         return method
@@ -209,7 +209,7 @@ def _choose(operator: Circulant, n: int, method: str) -> str:
         return "prefix"
     if n <= _dense_up_to(has_prefix):
         return "dense"
-    return "prefix" if has_prefix and n <= _prefix_up_to() else "fft"
+    return "prefix" if has_prefix and n <= _PREFIX_UP_TO else "fft"
 
 
 def _dense_up_to(has_prefix: bool) -> int:
@@ -220,11 +220,6 @@ def _dense_up_to(has_prefix: bool) -> int:
     if several_devices():
         return _DENSE_UP_TO_ON_SEVERAL_DEVICES
     return _DENSE_UP_TO_WITHOUT_PREFIX[backend]
-
-
-def _prefix_up_to() -> int:
-    """The longest axis that the prefix method serves."""
-    return _PREFIX_UP_TO["several devices" if several_devices() else "one device"]
 
 
 def _offsets(n: int) -> np.ndarray:

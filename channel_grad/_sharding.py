@@ -24,20 +24,25 @@ def several_devices() -> bool:
 
 
 def with_automatic_sharding(
-    function: Callable[..., jax.Array], *arrays: jax.Array, scalar: bool = False
+    function: Callable[..., jax.Array],
+    numbers: dict[str, jax.Array],
+    *arrays: jax.Array,
+    scalar: bool = False,
 ) -> jax.Array:
-    """Apply a function to arrays of one shape; with Explicit axes, as if they were Auto.
+    """``function(numbers, *arrays)``; with Explicit axes, computed as if they were Auto.
 
-    The result lies on the devices as the first array does, or is a scalar that all hold.
+    The arrays have one shape. The result lies on the devices as the first array does, or is a
+    scalar that all of them hold. Traced numbers must come as arguments, since a tracer cannot pass
+    from Explicit to Auto axes in a closure.
     """
     sharding = _explicit(arrays)
     if sharding is None:
-        return function(*arrays)
+        return function(numbers, *arrays)
     if scalar:
         sharding = NamedSharding(sharding.mesh, PartitionSpec())
     # The decorator of JAX is typed as if it returned an array or a decorator.
     apply: Any = auto_axes(function, out_sharding=sharding)
-    return apply(*arrays)
+    return apply(numbers, *arrays)
 
 
 def _explicit(arrays: tuple[jax.Array, ...]) -> NamedSharding | None:

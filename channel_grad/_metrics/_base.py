@@ -11,7 +11,6 @@ from __future__ import annotations
 import abc
 import copy
 import dataclasses
-import functools
 import math
 import numbers
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
@@ -74,7 +73,11 @@ class Metric(abc.ABC):
         if jnp.issubdtype(f.dtype, jnp.complexfloating):
             parts = (self.gradient(part, axes, method) for part in (f.real, f.imag))
             return jax.lax.complex(*parts)
-        return with_automatic_sharding(functools.partial(self._along, axes, method), f)
+
+        def gradient(numbers: dict[str, jax.Array], f: jax.Array) -> jax.Array:
+            return self.with_numbers(**numbers)._along(axes, method, f)
+
+        return with_automatic_sharding(gradient, self._arrays(), f)
 
     def inner(
         self,
@@ -111,10 +114,11 @@ class Metric(abc.ABC):
             return self.inner(k1.real, k2.real, axes) + self.inner(k1.imag, k2.imag, axes)
         dtype = jnp.float64 if jnp.float64 in (k1.dtype, k2.dtype) else jnp.float32
 
-        def sum_of_products(k1: jax.Array, k2: jax.Array) -> jax.Array:
-            return jnp.sum(self._inner(*(_lines(k.astype(dtype), axes) for k in (k1, k2))))
+        def inner(numbers: dict[str, jax.Array], k1: jax.Array, k2: jax.Array) -> jax.Array:
+            lines = (_lines(k.astype(dtype), axes) for k in (k1, k2))
+            return jnp.sum(self.with_numbers(**numbers)._inner(*lines))
 
-        return with_automatic_sharding(sum_of_products, k1, k2, scalar=True)
+        return with_automatic_sharding(inner, self._arrays(), k1, k2, scalar=True)
 
     def kernel(self, n: int) -> Float[Array, " n"]:
         """The circular kernel of the map: ``gradient(f)[o] = sum_j kernel(n)[(o - j) % n] * f[j]``.
@@ -148,6 +152,11 @@ class Metric(abc.ABC):
         for name, value in values.items():
             object.__setattr__(metric, name, value)
         return metric
+
+    def _arrays(self) -> dict[str, jax.Array]:
+        """The numbers that are JAX arrays, perhaps traced."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {name: value for name, value in values.items() if isinstance(value, jax.Array)}
 
     def _along(self, axes: Lines, method: str, f: jax.Array) -> jax.Array:
         """The gradient along one axis, or along several that are flattened."""
