@@ -102,7 +102,8 @@ class Layout:
         """This layout for the kernels of stacked layers.
 
         Such are made by nn.scan, nn.vmap, eqx.filter_vmap and layer_stack. It takes every kernel
-        for a stack. If some are not, combine:
+        for a stack, but where the module or the bias says that it is none. If some are not,
+        combine:
         ``flax_layout.stacked(0).output_axes.only("ScanBlock") | flax_layout.output_axes``.
 
         Args:
@@ -165,9 +166,9 @@ class Layout:
                 if transposed
                 else f"transposed convolution: see {self!r}.transposed_output_axes"
             )
-        stack = None if self.layers is not None else self._stack(modules, owner, rank)
+        stack = _stack(modules, owner, rank, self.layers is not None)
         if stack:
-            return f"{stack}: see {self!r}.stacked"
+            return stack if self.layers is not None else f"{stack}: see {self!r}.stacked"
         if says(_CONVOLUTION):
             return "" if rank <= 5 else f"no convolution kernel has {rank} axes: see stacked"
         if says(_NO_CONVOLUTION) or any(_ATTENTION.search(name.lower()) for name in modules):
@@ -177,19 +178,22 @@ class Layout:
             return ""
         return f"{rank} axes, and its module is not named a convolution"
 
-    def _stack(self, modules: list[str], owner: Any, rank: int) -> str:
-        """What says that a kernel is a stack of several kernels, or ""."""
-        for name, following in zip(modules, (*modules[1:], ""), strict=False):
-            plural = _PLURAL.search(name.lower()) and not following.isdigit() and following
-            if plural or _STACK.search(name.lower()):
-                return f"{name} is the name of stacked layers"
-        spatial = getattr(owner, "num_spatial_dims", None)  # Equinox says it
-        if isinstance(spatial, int):
-            return "" if rank == spatial + 2 else f"stack of {spatial}D convolutions"
-        bias_rank = len(getattr(_bias(owner), "shape", ()))
-        return f"stacked layers or no convolution, as its bias has {bias_rank} axes" * (
-            bias_rank > 1
-        )
+
+def _stack(modules: list[str], owner: Any, rank: int, wanted: bool) -> str:
+    """What says that a kernel is a stack of several kernels, or, if wanted, that it is none; ""."""
+    spatial = getattr(owner, "num_spatial_dims", None)  # Equinox says it
+    if isinstance(spatial, int):
+        return "" if rank == spatial + 2 else f"{rank} axes in a {spatial}D convolution"
+    bias_rank = len(getattr(_bias(owner), "shape", ()))
+    if wanted:
+        return "no stack, as its bias has one axis" if bias_rank == 1 else ""
+    for name, following in zip(modules, (*modules[1:], ""), strict=False):
+        plural = _PLURAL.search(name.lower()) and following and not following.isdigit()
+        if plural or _STACK.search(name.lower()):
+            return f"{name} is the name of stacked layers"
+    if bias_rank > 1:
+        return f"stacked layers or no convolution, as its bias has {bias_rank} axes"
+    return ""
 
 
 def _bias(owner: Any) -> Any:
