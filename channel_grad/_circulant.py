@@ -232,13 +232,12 @@ def _dense(lines: jax.Array, operator: Circulant) -> jax.Array:
 
 def _fft(lines: jax.Array, operator: Circulant) -> jax.Array:
     n = lines.shape[-1]
-    eigenvalues = operator.eigenvalues(n, lines.dtype)
-    eigenvalues = eigenvalues.astype(jnp.result_type(lines, 1j))  # for strict dtype promotion
-    if n <= _SCALED_FROM:
-        return jnp.fft.irfft(jnp.fft.rfft(lines) * eigenvalues, n=n).astype(lines.dtype)
-    shrink = _power_of_two(n)
-    spectrum = jnp.fft.rfft(lines * shrink) * eigenvalues
-    return jnp.fft.irfft(spectrum, n=n).astype(lines.dtype) / shrink
+    scale = _power_of_two(n) if n > _SCALED_FROM else 1.0
+    spectrum = jnp.fft.rfft(lines if scale == 1 else lines * scale)
+    # The same dtype, because strict dtype promotion converts nothing by itself.
+    spectrum = spectrum * operator.eigenvalues(n, lines.dtype).astype(spectrum.dtype)
+    result = jnp.fft.irfft(spectrum, n=n).astype(lines.dtype)
+    return result if scale == 1 else result / scale
 
 
 def _prefix(lines: jax.Array, operator: GreenCirculant) -> jax.Array:

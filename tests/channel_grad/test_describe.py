@@ -66,20 +66,16 @@ def test_no_warning_where_something_is_selected_or_there_is_nothing_to_select():
 
 
 def test_describe():
-    table = cg.describe({**FLAX, **DENSE, **TRANSPOSED})
+    table = cg.describe({"a": FLAX, "b": DENSE, "c": TRANSPOSED})
     lines = str(table).splitlines()
     assert [line.split() for line in lines[:3]] == [
         ["leaf", "shape", "axis", "why"],
-        "Conv_0/bias (4,) unchanged not named 'kernel'".split(),
-        "Conv_0/kernel (3, 3, 3, 4) 3 convolution kernel".split(),
+        "a/Conv_0/bias (4,) unchanged not named 'kernel'".split(),
+        "a/Conv_0/kernel (3, 3, 3, 4) 3 convolution kernel".split(),
     ]
-    assert "see channel_grad.flax_layout.transposed_output_axes" in lines[3]
-    assert "three axes or more, this one 2" in lines[4]
-    assert lines[-1] == (
-        "channel_grad.flax_layout.output_axes changes the gradients of 1 of 4 leaves"
-        if "flax_layout" in lines[-1]
-        else "channel_grad.output_axes changes the gradients of 1 of 4 leaves"
-    )
+    assert "three axes or more, this one 2" in lines[3]
+    assert "see channel_grad.flax_layout.transposed_output_axes" in lines[4]
+    assert lines[5] == "channel_grad.output_axes changes the gradients of 1 of 4 leaves"
     assert repr(table) == str(table)
     assert [row.axes for row in table.rows] == [None, (3,), None, None]
     shapes = jax.eval_shape(lambda: FLAX)
@@ -93,9 +89,9 @@ def test_describe():
         (lambda path, leaf: -1, "the function's answer"),
         ({"Conv_0": -1}, "the entry for Conv_0"),
         (-1, "the entry for the whole tree"),
-        (cg.flax_layout.stacked(0).output_axes, "this one 3"),
+        (cg.flax_layout.stacked(0).output_axes, "no stack, as its bias has one axis"),
         (cg.haiku_layout, "not named 'w'"),
     ],
 )
 def test_describe_says_why(axes, why):
-    assert why in str(cg.describe(FLAX, axes)) or why in str(cg.describe(STACK | FLAX, axes))
+    assert why in str(cg.describe(FLAX, axes))
