@@ -241,7 +241,7 @@ def check_number(name: str, value: Any, positive: bool = False) -> None:
 def at_least_float32(x: ArrayLike) -> Any:
     """A schedule of a bfloat16 model comes as bfloat16: compute with it in float32 at least."""
     if isinstance(x, jax.Array | np.ndarray) and not isinstance(x, np.generic):
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
     return float(x) if isinstance(x, np.generic) else x
 
 
