@@ -184,21 +184,21 @@ def normalize_axes(axis: Any, shape: tuple[int, ...], name: str, where: str) -> 
         ValueError: if axis is something else, is not an axis of the array, or names one twice.
     """
     rank = len(shape)
-    got = f"{name}: got {axis!r} for {where} of shape {shape}"
     given = axis if isinstance(axis, tuple) else (axis,)
     try:
         numbers = tuple(operator.index(a) for a in given)
     except TypeError:
         numbers = ()
+    accepted = None
     if not numbers or any(isinstance(a, bool) for a in given):
-        raise ValueError(f"{got}; accepted: {ACCEPTED}")
-    if not all(-rank <= a < rank for a in numbers):
+        accepted = ACCEPTED
+    elif not all(-rank <= a < rank for a in numbers):
         accepted = f"axes from {-rank} to {rank - 1}" if rank else "None, as it has no axes"
-        raise ValueError(f"{got}; accepted: {accepted}")
-    positive = tuple(a % rank for a in numbers)
-    if len(set(positive)) < len(positive):
-        raise ValueError(f"{got}; accepted: each axis once")
-    return positive
+    elif len({a % rank for a in numbers}) < len(numbers):
+        accepted = "each axis once"
+    if accepted:
+        raise ValueError(f"{name}: got {axis!r} for {where} of shape {shape}; accepted: {accepted}")
+    return tuple(a % rank for a in numbers)
 
 
 def path_names(path: Path) -> list[str]:
@@ -215,8 +215,9 @@ def path_string(path: Path) -> str:
 
 
 def _leaf_axes(path: Path, shape: tuple[int, ...], axis: Any) -> tuple[int, ...] | None:
-    where = f"the leaf {jtu.keystr(path)}"
-    return None if axis is None else normalize_axes(axis, shape, "axes", where)
+    if axis is None:
+        return None
+    return normalize_axes(axis, shape, "axes", f"the leaf {jtu.keystr(path)}")
 
 
 def _owner(tree: Any, path: Path) -> Any:

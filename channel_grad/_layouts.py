@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from channel_grad._axes import AxisSpec, Decision, Path, path_names
+from channel_grad._axes import AxisSpec, Decision, Path, path_string
 
 # Names of modules, matched with `re.search` in lower case.
 _CONVOLUTION = re.compile("conv")
@@ -127,8 +127,9 @@ class Layout:
         """The axes of the kernels of one kind; with ``whole``, followed by all other axes."""
 
         def rule(path: Path, leaf: Any, owner: Any) -> Decision:
-            names = [part for name in path_names(path) for part in re.split(r"[/.]", name)]
-            if not names or names[-1] != self.kernel:
+            # Haiku joins the names of modules by slashes, PyTorch by dots.
+            names = path_string(path).replace(".", "/").split("/")
+            if names[-1] != self.kernel:
                 return Decision(None, f"not named {self.kernel!r}")
             rank = len(np.shape(leaf))
             kept = list(range(rank))

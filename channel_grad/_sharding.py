@@ -23,6 +23,15 @@ def several_devices() -> bool:
     return jax.device_count() > 1
 
 
+def explicit_sharding(*arrays: jax.Array) -> NamedSharding | None:
+    """The sharding of the first array that lies along Explicit axes, None if no array does."""
+    for array in arrays:
+        sharding = jax.typeof(array).sharding
+        if any(sharding.spec) and AxisType.Explicit in sharding.mesh.axis_types:
+            return sharding
+    return None
+
+
 def with_automatic_sharding(
     function: Callable[..., jax.Array],
     numbers: dict[str, jax.Array],
@@ -35,7 +44,7 @@ def with_automatic_sharding(
     scalar that all of them hold. Traced numbers must come as arguments, since a tracer cannot pass
     from Explicit to Auto axes in a closure.
     """
-    sharding = _explicit(arrays)
+    sharding = explicit_sharding(*arrays)
     if sharding is None:
         return function(numbers, *arrays)
     if scalar:
@@ -43,12 +52,3 @@ def with_automatic_sharding(
     # The decorator of JAX is typed as if it returned an array or a decorator.
     apply: Any = auto_axes(function, out_sharding=sharding)
     return apply(numbers, *arrays)
-
-
-def _explicit(arrays: tuple[jax.Array, ...]) -> NamedSharding | None:
-    """The sharding of the first array that lies along Explicit axes, None if no array does."""
-    for array in arrays:
-        sharding = jax.typeof(array).sharding
-        if AxisType.Explicit in sharding.mesh.axis_types and any(sharding.spec):
-            return sharding
-    return None

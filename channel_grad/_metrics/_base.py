@@ -22,7 +22,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from channel_grad._axes import normalize_axes
-from channel_grad._circulant import METHODS, Circulant
+from channel_grad._circulant import METHODS, Circulant, apply_circulant
 from channel_grad._sharding import with_automatic_sharding
 
 if TYPE_CHECKING:
@@ -148,6 +148,8 @@ class Metric(abc.ABC):
 
     def with_numbers(self: M, **values: ArrayLike) -> M:
         """A copy with other numbers, such as the values of schedules, which are not checked."""
+        if not values:
+            return self
         metric = copy.copy(self)
         for name, value in values.items():
             object.__setattr__(metric, name, value)
@@ -155,8 +157,8 @@ class Metric(abc.ABC):
 
     def _arrays(self) -> dict[str, jax.Array]:
         """The numbers that are JAX arrays, perhaps traced."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
-        return {name: value for name, value in values.items() if isinstance(value, jax.Array)}
+        values = vars(self).items()
+        return {name: value for name, value in values if isinstance(value, jax.Array)}
 
     def _along(self, axes: Lines, method: str, f: jax.Array) -> jax.Array:
         """The gradient along one axis, or along several that are flattened."""
@@ -171,9 +173,9 @@ class Metric(abc.ABC):
     def _operator(self, n: int) -> Circulant:
         """The map f -> g along an axis of length n."""
 
-    @abc.abstractmethod
     def _gradient(self, f: jax.Array, axis: int, method: str) -> jax.Array:
         """The gradient of floats along one axis >= 0 or -1."""
+        return apply_circulant(f, self._operator(f.shape[axis]), axis, method)
 
     @abc.abstractmethod
     def _inner(self, k1: jax.Array, k2: jax.Array) -> jax.Array:

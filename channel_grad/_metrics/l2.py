@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from channel_grad._circulant import Circulant, GreenCirculant, apply_circulant
+from channel_grad._circulant import Circulant, GreenCirculant
 from channel_grad._metrics._base import Metric, metric_dataclass
 
 
@@ -23,9 +23,7 @@ class L2(Metric):
         return GreenCirculant(identity=1.0, mean=0.0)
 
     def _gradient(self, f: jax.Array, axis: int, method: str) -> jax.Array:
-        if method == "auto":
-            return f
-        return apply_circulant(f, self._operator(f.shape[axis]), axis, method)
+        return f if method == "auto" else super()._gradient(f, axis, method)
 
     def _inner(self, k1: jax.Array, k2: jax.Array) -> jax.Array:
         return jnp.mean(k1 * k2, axis=-1)

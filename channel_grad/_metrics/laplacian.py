@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from channel_grad._circulant import METHODS, Circulant, SpectralCirculant, apply_circulant
+from channel_grad._circulant import METHODS, Circulant, SpectralCirculant
 from channel_grad._metrics._base import Metric, check_number, metric_dataclass
 
 
@@ -56,9 +56,6 @@ class LaplacianSmoothing(Metric):
             return 1 / (1 + jnp.asarray(self.sigma, t.dtype) * t**order)
 
         return SpectralCirculant(response)
-
-    def _gradient(self, f: jax.Array, axis: int, method: str) -> jax.Array:
-        return apply_circulant(f, self._operator(f.shape[axis]), axis, method)
 
     def _inner(self, k1: jax.Array, k2: jax.Array) -> jax.Array:
         image = k2

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from channel_grad._circulant import Circulant, GreenCirculant, apply_circulant
+from channel_grad._circulant import Circulant, GreenCirculant
 from channel_grad._metrics._base import (
     Metric,
     at_least_float32,
@@ -64,9 +64,6 @@ class ReweightedL2(Metric):
             return GreenCirculant(identity=1.0, mean=self.lam)
         inverse = 1.0 / at_least_float32(self.lam)
         return GreenCirculant(identity=inverse, mean=1.0 - inverse)
-
-    def _gradient(self, f: jax.Array, axis: int, method: str) -> jax.Array:
-        return apply_circulant(f, self._operator(f.shape[axis]), axis, method)
 
     def _inner(self, k1: jax.Array, k2: jax.Array) -> jax.Array:
         lam = jnp.asarray(self.lam, k1.dtype)

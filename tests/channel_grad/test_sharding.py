@@ -79,7 +79,7 @@ def test_nothing_moves_for_a_metric_axis_in_the_middle(kind, axis):
 
 @both
 @every
-@pytest.mark.parametrize("n", [64, 256])
+@pytest.mark.parametrize("n", [32, 64, 320])
 def test_what_moves_where_the_metric_axis_is_sharded(name, kind, n):
     """A mean for the re-weighted metric, knots of blocks for Sobolev, lines for the rest."""
     metric, f = METRICS[name], random(3, 3, 16, n)
@@ -88,8 +88,8 @@ def test_what_moves_where_the_metric_axis_is_sharded(name, kind, n):
     moved, rows = elements_moved(program), f.size // n
     if name == "reweighted":
         assert moved == [rows]
-    elif name == "sobolev":
-        # Blocks of 8 (16): n/8 (n/16) knots and a mean; and half of them to the neighbours.
+    elif name == "sobolev" and n > 32:
+        # Blocks of 8: n/8 + 1 knots and a mean are summed; parts of them go to the neighbours.
         assert max(moved) <= rows * (n / 8 + 2)
         assert sum(moved) < 0.75 * f.size
     else:
