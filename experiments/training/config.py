@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from typing import Any
 
+import channel_grad
 from experiments.system.errors import ConfigError
-from experiments.training.settings import Config, above, composed, one_of, setting
+from experiments.training.settings import Config, composed, setting
 
-METRICS = ("l2", "reweighted_l2", "sobolev", "laplacian")
+METRICS = channel_grad.METRICS
 DIRECTIONS = ("output", "input", "raster")
 LAYERS = ("conv", "all")
 OPTIMIZERS = ("sgd", "adam")
@@ -16,51 +19,99 @@ SCHEDULES = ("step", "cosine")
 PRECISIONS = ("float32", "bfloat16")
 MOST_STEPS = 2**31 - 1  # steps are counted in 32 bits on the device
 
-_USED_BY = {
-    "l2": set(),
-    "reweighted_l2": {"lam", "form"},
-    "sobolev": {"lam", "l2_weight", "discretization"},
-    "laplacian": {"sigma"},
-}
+# Ranges of --random_search, for the metrics that have these numbers.
+_SEARCHED = {"lam": (1e-2, 1e2), "sigma": (1e-2, 1e2)}
 
 
-@dataclasses.dataclass(frozen=True)
-class MetricConfig(Config):
-    """The metric that the gradient of the loss is taken under, and where it acts."""
+class _Metric(Config):
+    """The metric that the gradient of the loss is taken under, and where it acts.
 
-    name: str = setting("l2", "Metric to take the gradient under.", choices=METRICS, flag="metric")
-    lam: float = setting(
-        1.0,
-        "lambda of the metrics reweighted_l2 and sobolev.",
-        minimum=0.0,
-        search=(1e-2, 1e2),
-    )
-    l2_weight: float = setting(
-        1.0, "Weight of the L2 gradient added by the metric sobolev.", minimum=0.0
-    )
-    sigma: float = setting(1.0, "sigma of the metric laplacian.", minimum=0.0, search=(1e-2, 1e2))
-    form: str = setting("code", "Form of reweighted_l2.", choices=("code", "equation"))
-    discretization: str = setting(
-        "exact", "Discretization of sobolev.", choices=("exact", "riemann", "listing")
-    )
-    direction: str = setting(
-        "output",
-        "Axis along which the metric is smooth: output or input channels, or the whole tensor as "
-        "one line (raster).",
-        choices=DIRECTIONS,
-    )
-    layers: str = setting(
-        "conv", "Layers that the metric acts in: convolutions, or dense layers too.", choices=LAYERS
-    )
+    Its fields are `name`, `direction`, `layers`, and every number and choice of the metrics in
+    `channel_grad.METRICS`, under their names there; those of other metrics than `name` are not
+    used. A new metric in that table is a new choice here, with its flags.
+
+    Raises:
+      ConfigError: naming the setting, what came and what is accepted.
+    """
 
     def __post_init__(self):
         super().__post_init__()
-        if self.name == "sobolev" or (self.name, self.form) == ("reweighted_l2", "equation"):
-            above("lam", self.lam, 0.0)
+        self.metric()
+
+    def metric(self) -> channel_grad.Metric:
+        """The metric with its numbers."""
+        names = [field.name for field in dataclasses.fields(METRICS[self.name])]
+        try:
+            return METRICS[self.name](**{name: getattr(self, name) for name in names})
+        except ValueError as error:
+            found = re.fullmatch(r"(\w+): got (.*); accepted: (.*)", str(error), re.DOTALL)
+            if found is None:
+                raise
+            raise ConfigError(*found.groups()) from error
 
     def used(self) -> set[str]:
         where = set() if self.name == "l2" else {"direction", "layers"}
-        return {"name"} | where | _USED_BY.get(self.name, set())
+        fields = METRICS[self.name] if self.name in METRICS else METRICS["l2"]
+        return {"name"} | where | {field.name for field in dataclasses.fields(fields)}
+
+
+def _metric_fields() -> list[tuple[str, type, Any]]:
+    """(name, type, field) of each setting of `MetricConfig`."""
+    names: dict[str, list[tuple[str, dataclasses.Field]]] = {}
+    for metric, kind in METRICS.items():
+        for field in dataclasses.fields(kind):
+            names.setdefault(field.name, []).append((metric, field))
+    fields = [
+        (
+            "name",
+            str,
+            setting(
+                "l2",
+                "Metric to take the gradient under.",
+                choices=tuple(METRICS),
+                flag="metric",
+            ),
+        )
+    ]
+    for name, found in names.items():
+        default = found[0][1].default
+        # Metrics that share a name may accept different values; the metric itself checks them.
+        texts = [f"{metric}: {field.metadata['help']}" for metric, field in found]
+        choices = found[0][1].metadata.get("choices")
+        text = " ".join(texts)
+        field = setting(default, text, choices=choices, search=_SEARCHED.get(name))
+        fields.append((name, type(default), field))
+    fields += [
+        (
+            "direction",
+            str,
+            setting(
+                "output",
+                "Axis along which the metric is smooth: output or input channels, or the whole "
+                "tensor as one line (raster).",
+                choices=DIRECTIONS,
+            ),
+        ),
+        (
+            "layers",
+            str,
+            setting(
+                "conv",
+                "Layers that the metric acts in: convolutions, or dense layers too (all).",
+                choices=LAYERS,
+            ),
+        ),
+    ]
+    return fields
+
+
+MetricConfig = dataclasses.make_dataclass(
+    "MetricConfig",
+    _metric_fields(),
+    bases=(_Metric,),
+    frozen=True,
+    namespace={"__doc__": _Metric.__doc__},
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +194,3 @@ class Length(Config):
         steps = self.evaluate_every * self.steps_per_epoch(examples)
         # A tiny excess over an integer is rounding, not another step.
         return max(1, math.ceil(min(steps, MOST_STEPS) - 1e-6))
-
-
-__all__ = ["Length", "MetricConfig", "OptimizerConfig", "one_of"]

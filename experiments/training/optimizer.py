@@ -38,14 +38,7 @@ def metric_transform(config: MetricConfig) -> optax.GradientTransformation:
     """The gradient under the configuration's metric, direction and layers."""
     if config.name == "l2":
         return optax.identity()
-    metric = {
-        "reweighted_l2": lambda: channel_grad.ReweightedL2(config.lam, config.form),
-        "sobolev": lambda: channel_grad.Sobolev(
-            config.lam, config.l2_weight, config.discretization
-        ),
-        "laplacian": lambda: channel_grad.LaplacianSmoothing(sigma=config.sigma),
-    }[config.name]()
-    return channel_grad.scale_by_metric(metric, axes=axes(config.direction, config.layers))
+    return channel_grad.scale_by_metric(config.metric(), axes=axes(config.direction, config.layers))
 
 
 def axes(direction: str, layers: str) -> channel_grad.AxisSpec:
