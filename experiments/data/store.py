@@ -34,6 +34,10 @@ def expanded(field: str, path: str) -> pathlib.Path:
 
     Raises:
       ConfigError: it is empty or too long, or it names a user who has no home folder.
+
+    Example:
+      >>> expanded("lists", "/data/lists").as_posix()
+      '/data/lists'
     """
     if not path:
         raise ConfigError(field, "an empty text", "a path")

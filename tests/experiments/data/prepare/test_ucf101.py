@@ -15,6 +15,7 @@ import pytest
 from experiments import data
 from experiments.data import DatasetNotPrepared, store, ucf101
 from experiments.data.prepare import ucf101 as ucf101_prepare
+from experiments.data.prepare.staging import publish
 from experiments.system.errors import ConfigError, UserError
 
 CLASSES = ("ApplyEyeMakeup", "ApplyLipstick", "Archery")
@@ -259,6 +260,24 @@ def test_fewer_classes_than_are_prepared_repair_all_that_are(source, tmp_path):
     show(source, hidden)
     prepare(source, tmp_path / "D", classes=2)
     assert load(tmp_path / "D").class_names == CLASSES
+
+
+def test_clips_of_earlier_versions_are_left_alone(prepared, original, tmp_path):
+    """Their manifests hold the number of frames alone, and no source."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    folder = ucf101.place(str(tmp_path))
+    manifest = ucf101.manifest(folder)
+    del manifest["source"], manifest["lists"]
+    for videos in manifest["videos"].values():
+        videos.update({name: probe["frames"] for name, probe in videos.items()})
+    (folder / ucf101.MANIFEST).write_text(json.dumps(manifest))
+    folder.rename(tmp_path / "built")
+    publish(tmp_path / "built", folder)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert prepare(original, tmp_path, max_skipped=0).skipped == {}
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert after == before
+    assert load(tmp_path).fingerprint == load(prepared).fingerprint
 
 
 def test_the_manifest_says_where_the_clips_come_from(prepared, original):
