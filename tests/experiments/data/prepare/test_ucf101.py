@@ -390,6 +390,28 @@ def test_a_killed_run_goes_on_where_it_was(
     assert [path.name for path in data_dir.iterdir()] == [ucf101.FOLDER]
 
 
+def test_a_plan_that_is_taken_up_again_does_not_trust_the_journal_of_removed_clips(
+    prepared, original, tmp_path, monkeypatch
+):
+    """Two classes, interrupted; then three, interrupted; then two again."""
+    make = ucf101_prepare.video.clips
+    for classes in (2, 3):
+        calls = iter(range(12))
+
+        def interrupted(*arguments, calls=calls):
+            if next(calls) == 11:
+                raise KeyboardInterrupt
+            return make(*arguments)
+
+        monkeypatch.setattr(ucf101_prepare.video, "clips", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(original, tmp_path, classes=classes)
+    monkeypatch.setattr(ucf101_prepare.video, "clips", make)
+    prepare(original, tmp_path, classes=2)
+    for name, split in load(tmp_path).splits().items():
+        np.testing.assert_array_equal(split.examples, load(prepared).splits()[name].examples)
+
+
 def test_workers_end_with_the_run_that_started_them(original, tmp_path, with_fault):
     """SIGKILL of the whole run in the middle, with real worker processes."""
     # The call returns when the pipes close, which is when the last worker has ended.
