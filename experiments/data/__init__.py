@@ -6,26 +6,80 @@ fetches and stores.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from experiments.data import digits, images, moving_digits, ucf101
 from experiments.data.dataset import Dataset, DatasetNotPrepared, Split
 from experiments.system.errors import ConfigError
 
 DEFAULT_DATA_DIR = "~/tensorflow_datasets"  # the default of TFDS: what it prepared is found
-AVAILABLE = ("auto", "digits", "moving_digits", "cifar10", "mnist", "fashion_mnist", "ucf101")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    """What a source is asked for: see the arguments of `load`."""
+
+    name: str
+    data_dir: str
+    seed: int
+    notice: Callable[[str], None]
+    options: dict[str, Any]
+
+    @property
+    def command(self) -> str:
+        return prepare_command(self.name, self.data_dir)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """One dataset.
+
+    Args:
+      load: loads it.
+      options: the names of the options that it has.
+      stand_in: the embedded dataset that "auto" takes until this one is prepared; None for a
+        dataset that is embedded itself.
+      is_prepared: data_dir -> whether the dataset is there.
+      flags: the flags that `prepare_data` needs beside --data_dir.
+    """
+
+    load: Callable[[_Request], Dataset]
+    options: tuple[str, ...] = ()
+    stand_in: str | None = None
+    is_prepared: Callable[[str], bool] | None = None
+    flags: str = ""
+
+
+def _image_source(name: str) -> _Source:
+    return _Source(
+        lambda asked: images.load(name, asked.data_dir, asked.command, asked.notice),
+        stand_in="digits",
+        is_prepared=lambda data_dir: images.is_prepared(name, data_dir),
+    )
+
+
+_SOURCES = {
+    "digits": _Source(lambda asked: digits.load(**asked.options), ("size",)),
+    "moving_digits": _Source(
+        lambda asked: moving_digits.load(seed=asked.seed, **asked.options),
+        ("size", "frames", "train", "validation", "test"),
+    ),
+    **{name: _image_source(name) for name in images.NAMES},
+    "ucf101": _Source(
+        lambda asked: ucf101.load(
+            asked.data_dir, asked.command, notice=asked.notice, **asked.options
+        ),
+        ("classes",),
+        stand_in="moving_digits",
+        is_prepared=ucf101.is_prepared,
+        flags=" --source=FOLDER",
+    ),
+}
+AVAILABLE = ("auto", *_SOURCES)
 # A dataset that must be prepared -> the embedded dataset that "auto" takes until it is.
-STAND_INS = {
-    "cifar10": "digits",
-    "mnist": "digits",
-    "fashion_mnist": "digits",
-    "ucf101": "moving_digits",
-}
-_OPTIONS = {
-    "digits": ("size",),
-    "moving_digits": ("size", "frames", "train", "validation", "test"),
-    "ucf101": ("classes",),
-}
+STAND_INS = {name: source.stand_in for name, source in _SOURCES.items() if source.stand_in}
 
 __all__ = [
     "AVAILABLE",
@@ -84,23 +138,16 @@ def load(
         raise ConfigError("preferred", repr(preferred), ", ".join(STAND_INS))
     options = {key: value for key, value in options.items() if value is not None}
     if name == "auto":
-        name = preferred if _is_prepared(preferred, data_dir) else STAND_INS[preferred]
+        name = preferred if _SOURCES[preferred].is_prepared(data_dir) else STAND_INS[preferred]
         notice(_notice(name, preferred, data_dir))
-        for key in sorted(set(options) - set(_OPTIONS.get(name, ()))):
+        for key in sorted(set(options) - set(_SOURCES[name].options)):
             notice(f"{key}: ignored, because {name} has no such option")
             del options[key]
-    for key in sorted(set(options) - set(_OPTIONS.get(name, ()))):
-        having = [other for other, known in _OPTIONS.items() if key in known]
+    for key in sorted(set(options) - set(_SOURCES[name].options)):
+        having = [other for other, source in _SOURCES.items() if key in source.options]
         accepted = f"with --dataset={' or '.join(having)} only" if having else "no such option"
         raise ConfigError(key, f"{options[key]!r} for {name}", accepted)
-    if name == "digits":
-        return digits.load(**options)
-    if name == "moving_digits":
-        return moving_digits.load(seed=seed, **options)
-    command = prepare_command(name, data_dir)
-    if name in images.NAMES:
-        return images.load(name, data_dir, command, notice)
-    return ucf101.load(data_dir, command, notice=notice, **options)
+    return _SOURCES[name].load(_Request(name, data_dir, seed, notice, options))
 
 
 def prepare_command(name: str, data_dir: str) -> str:
@@ -110,14 +157,7 @@ def prepare_command(name: str, data_dir: str) -> str:
       >>> prepare_command("mnist", "D")
       'python -m experiments.prepare_data mnist --data_dir=D'
     """
-    source = " --source=FOLDER" if name == "ucf101" else ""
-    return f"python -m experiments.prepare_data {name}{source} --data_dir={data_dir}"
-
-
-def _is_prepared(name: str, data_dir: str) -> bool:
-    if name == "ucf101":
-        return ucf101.is_prepared(data_dir)
-    return images.is_prepared(name, data_dir)
+    return f"python -m experiments.prepare_data {name}{_SOURCES[name].flags} --data_dir={data_dir}"
 
 
 def _notice(name: str, preferred: str, data_dir: str) -> str:

@@ -101,6 +101,11 @@ class Split:
         Where a label is one class, every class gives equally many examples, as long as it has that
         many. A smaller subset is part of a larger one. The examples keep their order, and are
         copied into memory unless all of them are wanted.
+
+        Example:
+          >>> labels = np.array([0, 0, 0, 1, 1, 2], np.int32)
+          >>> Split(np.zeros((6, 2, 2, 1), np.uint8), labels).subset(3).labels.tolist()
+          [0, 1, 2]
         """
         if count >= len(self):
             return self
@@ -198,6 +203,13 @@ class Dataset:
 
         Raises:
           ConfigError: there are fewer training examples, or count is below 1.
+
+        Example:
+          >>> split = Split(np.zeros((6, 2, 2, 1), np.uint8), np.zeros(6, np.int32))
+          >>> made = Dataset("made", split, split, ("sky", "tree"), "made here")
+          >>> fewer = made.with_train_examples(2)
+          >>> len(fewer.train), len(fewer.test), fewer.fingerprint == made.fingerprint
+          (2, 6, False)
         """
         if not 1 <= count <= len(self.train):
             raise ConfigError(

@@ -148,6 +148,11 @@ def paths(labels: np.ndarray, uniform: np.ndarray, frames: int) -> Path:
 
     Returns:
       The place, angle and scale in every frame.
+
+    Example:
+      >>> path = paths(np.array([MOTIONS.index("right")]), np.full((1, 5), 0.5), frames=2)
+      >>> path.columns.round(4).tolist(), path.rows.tolist()
+      ([[0.5, 0.925]], [[0.5, 0.5]])
     """
     time = np.linspace(0.0, 1.0, frames)
     speed = uniform[:, 4]

@@ -62,6 +62,12 @@ def normalizer(split: Split) -> Callable[[jax.Array], jax.Array]:
 
     Returns:
       The function, for arrays of JAX (also traced) or NumPy.
+
+    Example:
+      >>> from experiments.data.dataset import Split
+      >>> images = np.array([0, 255], np.uint8).reshape(2, 1, 1, 1)
+      >>> normalizer(Split(images, np.zeros(2, np.int32)))(images).ravel().tolist()
+      [-1.0, 1.0]
     """
     mean, deviation = split.channel_statistics
 

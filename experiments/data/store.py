@@ -33,16 +33,26 @@ def expanded(field: str, path: str) -> pathlib.Path:
       path: the path.
 
     Raises:
-      ConfigError: it is empty or cannot be a path, or it names a user who has no home folder.
+      ConfigError: it is empty or too long, or it names a user who has no home folder.
+
+    Example:
+      >>> expanded("lists", "/data/lists").as_posix()
+      '/data/lists'
     """
     if not path:
         raise ConfigError(field, "an empty text", "a path")
     if "\0" in path:
         raise ConfigError(field, repr(path), "a path")
     try:
-        return pathlib.Path(path).expanduser().absolute()
+        found = pathlib.Path(path).expanduser().absolute()
+        found.exists()
     except RuntimeError as error:
         raise ConfigError(field, path, "a path below an existing home folder") from error
+    except OSError as error:  # too long, or in a folder that this user cannot look into
+        raise ConfigError(
+            field, f"{path} ({error.strerror})", "a path that can be looked at"
+        ) from error
+    return found
 
 
 def damage(folder: pathlib.Path, *, contents_up_to: int | None = None) -> str | None:

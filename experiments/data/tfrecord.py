@@ -66,7 +66,15 @@ def read(path: str | os.PathLike, offset: int) -> bytes:
 
 
 def write(path: str | os.PathLike, contents: Iterator[bytes]) -> None:
-    """Writes a file of these records."""
+    """Writes a file of these records.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     write(f"{folder}/file", [b"one", b"three"])
+      ...     print(list(records(f"{folder}/file")), list(offsets(f"{folder}/file")))
+      [b'one', b'three'] [0, 19]
+    """
     with open(path, "wb") as file:
         for data in contents:
             length = struct.pack("<Q", len(data))

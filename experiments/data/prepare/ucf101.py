@@ -198,7 +198,7 @@ def _count(folder, splits, run, workers) -> dict[str, dict]:
     before = dict(_readable(_complete_lines(journal)))
     probes, jobs = {}, []
     for item in (item for found in splits.values() for item in found):
-        # A video that could not be read may have been replaced since, also by one as long.
+        # A video that could not be read may have been replaced since, also by a file as large.
         probe = before.get(item.name, {"error": ""})
         if "error" in probe or probe["stamp"] != item.source.stamp():
             jobs.append((item.name, item.source))
@@ -216,7 +216,7 @@ def _count(folder, splits, run, workers) -> dict[str, dict]:
 
 
 def _write(folder, usable, probes, run, workers) -> pathlib.Path:
-    """Writes the clips of every usable video to its rows; the folder of the arrays."""
+    """Writes the clips of every usable video to its rows; returns the folder of the arrays."""
     plan = [
         (split, row * video.CLIPS, item)
         for split, found in usable.items()
@@ -235,7 +235,7 @@ def _write(folder, usable, probes, run, workers) -> pathlib.Path:
     for split, found in usable.items():
         labels = np.repeat(np.array([item.label for item in found], np.int32), video.CLIPS)
         np.save(built / f"{split}_labels.npy", labels)
-        offsets[split] = _array_file(built / f"{split}.npy", len(labels))
+        offsets[split] = _array_file(built / f"{split}.npy", len(labels), journal)
     done = set(_complete_lines(journal))
     jobs = []
     for split, row, item in plan:
@@ -258,10 +258,14 @@ def _write(folder, usable, probes, run, workers) -> pathlib.Path:
     return built
 
 
-def _array_file(path: pathlib.Path, clips: int) -> int:
-    """Makes a .npy file for this many clips, unless it is there; returns where its data begins."""
+def _array_file(path: pathlib.Path, clips: int, journal: pathlib.Path) -> int:
+    """Makes a .npy file for this many clips, unless it is there; returns where its data begins.
+
+    A new file holds zeros, so a journal that says that clips were written is removed first.
+    """
     shape = (clips, *video.CLIP_SHAPE)
     if not path.exists() or path.stat().st_size < clips * _CLIP_BYTES:
+        journal.unlink(missing_ok=True)
         with open(path, "wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
@@ -285,7 +289,7 @@ def _extract(job) -> str:
         data = video.clips(source, frames).tobytes()
     except video.Unreadable as error:
         raise _Changed(name, str(error)) from error
-    # Not through a memory map: on a full disk that ends the process instead of raising.
+    # A memory map would end the process on a full disk; a file raises an error.
     with open(path, "r+b") as file:
         file.seek(offset)
         file.write(data)
@@ -293,7 +297,7 @@ def _extract(job) -> str:
 
 
 def _in_order(run: Callable, function: Callable, jobs: list, workers: int) -> Iterator:
-    """The results of the jobs in their order, with a bounded number of them under way."""
+    """Yields the results of the jobs in their order; a bounded number of them is under way."""
     ahead = collections.deque()
     for job in jobs:
         ahead.append(run(function, job))
@@ -305,7 +309,10 @@ def _in_order(run: Callable, function: Callable, jobs: list, workers: int) -> It
 
 @contextlib.contextmanager
 def _pool(workers: int) -> Iterator[Callable]:
-    """A function that starts function(job) and returns its future; one worker is this process."""
+    """Yields a function that starts function(job) and returns its future.
+
+    A single worker is this process.
+    """
     if workers == 1:
         yield _run_here
         return

@@ -123,6 +123,12 @@ def cut_validation(videos: dict[str, list[Video]]) -> dict[str, list[Video]]:
     """Moves about 11 % of each class's training groups, its last ones, to a validation set.
 
     A class with one training group keeps it.
+
+    Example:
+      >>> train = [Video(f"g{group:02d}", 0, group) for group in range(1, 10)]
+      >>> splits = cut_validation({"train": train, "test": []})
+      >>> [video.name for video in splits["validation"]]
+      ['g09']
     """
     held = set()
     for label in sorted({video.label for video in videos["train"]}):

