@@ -21,6 +21,8 @@ import numpy as np
 
 # Rows and columns have mean square one to this relative accuracy, or this many rounds were made.
 _TOLERANCE, _ROUNDS = 1e-10, 500
+# A channel this much smaller than the largest one is dead: weight decay left it, not learning.
+_DEAD = 1e-6
 
 
 class PermutationTest(NamedTuple):
@@ -52,7 +54,9 @@ def balance(kernel, axis: int = -1, other: int | None = -2) -> np.ndarray:
         g[o, i] = r_o c_i f[o, i],   mean of g^2 over each o = 1,   mean of g^2 over each i = 1
 
     (Sinkhorn's iteration on the squared norms of f[o, i]). Where all f[o, i] differ from 0, g is
-    unique and does not depend on the scale of any channel of f.
+    unique and does not depend on the scale of any channel of f. A channel whose root mean square is
+    below 1e-6 of the largest one's is dead and counts as zero: weight decay leaves such channels
+    where a network does not use them, and what is left of them is rounding.
 
     Args:
         kernel: floating, two axes or more, finite.
@@ -60,7 +64,7 @@ def balance(kernel, axis: int = -1, other: int | None = -2) -> np.ndarray:
         other: the other axis of channels, or None where there is none.
 
     Returns:
-        An array of the kernel's shape in float64. A channel that is zero stays zero.
+        An array of the kernel's shape in float64; dead channels are zero.
 
     Raises:
         ValueError: an axis does not exist or is given twice, or the kernel is empty or not finite.
@@ -75,23 +79,26 @@ def balance(kernel, axis: int = -1, other: int | None = -2) -> np.ndarray:
                [ 1., -1.]])
     """
     kernel, axis, other = _check(kernel, axis, other)
+    peak = np.abs(kernel).max()
+    if peak == 0:
+        return np.zeros_like(kernel)
+    kernel = kernel / peak  # Squares of very small or large weights would not be representable.
     axes = (axis,) if other is None else (axis, other)
     f = np.moveaxis(kernel, axes, range(len(axes)))
-    f = f.reshape(f.shape[0], 1 if other is None else f.shape[1], -1)
-    squares = np.mean(f**2, axis=2)
-    rows, columns = np.ones(f.shape[0]), np.ones(f.shape[1])
-    for _ in range(_ROUNDS if other is not None else 1):
+    squares = np.mean((f**2).reshape(f.shape[0], 1 if other is None else f.shape[1], -1), axis=2)
+    living = [squares.mean(axis=a) > _DEAD**2 * squares.mean(axis=a).max() for a in (1, 0)]
+    squares = squares * np.outer(*living)
+    rows, columns = np.ones(len(living[0])), np.ones(len(living[1]))
+    for _ in range(_ROUNDS):
         if other is not None:
-            columns = _reciprocal(rows @ squares / _alive(squares.sum(axis=1)))
-        sums = rows * (squares @ columns) / _alive(squares.sum(axis=0))
+            columns = _reciprocal(rows @ squares / living[0].sum())
+        sums = rows * (squares @ columns) / living[1].sum()
         rows = rows * _reciprocal(sums)
         if np.all(np.abs(sums[sums > 0] - 1) < _TOLERANCE):
             break
-    scale = np.sqrt(np.outer(rows, columns))
-    shape = [kernel.shape[a] if a in axes else 1 for a in range(kernel.ndim)]
-    if other is None:
-        return kernel * scale.reshape(shape)
-    return kernel * (scale if axis < other else scale.T).reshape(shape)
+    scale = np.sqrt(np.outer(rows * living[0], columns * living[1]))
+    scale = scale if other is None or axis < other else scale.T
+    return kernel * scale.reshape([n if a in axes else 1 for a, n in enumerate(kernel.shape)])
 
 
 def matrix(kernel, axis: int = -1, other: int | None = -2) -> np.ndarray:
@@ -112,7 +119,7 @@ def matrix(kernel, axis: int = -1, other: int | None = -2) -> np.ndarray:
             scale of the filters alone.
 
     Returns:
-        float64 (n, n), ones on the diagonal; NaN in rows and columns of filters that are zero.
+        float64 (n, n), ones on the diagonal; NaN in rows and columns of dead filters.
 
     Raises:
         ValueError: as `balance`.
@@ -141,7 +148,7 @@ def by_distance(matrix, max_distance: int | None = None) -> np.ndarray:
 
     Returns:
         float64 (D,): entry d - 1 is the mean over all pairs with |i - j| = d; NaN where no such
-        pair of filters that differ from zero exists.
+        pair of living filters exists.
 
     Raises:
         ValueError: the matrix is not square, or the distance is not in 1 to n - 1.
@@ -233,7 +240,7 @@ def permutation_test(
         seed: of the draws.
 
     Returns:
-        A `PermutationTest`; its numbers are NaN where less than two filters differ from zero.
+        A `PermutationTest`; its numbers are NaN where less than two filters are not dead.
 
     Raises:
         ValueError: as `by_distance`, or `null` or `samples` is not accepted.
@@ -279,7 +286,7 @@ def permutation_test(
 
 
 class _Pairs:
-    """The pairs i < j of filters that differ from zero, with their distance.
+    """The pairs i < j of filters that are not dead, with their distance.
 
     Attributes:
         table: the matrix of those filters alone.
@@ -301,7 +308,7 @@ class _Pairs:
         self.count = len(positions)
         self.first, self.second = np.triu_indices(self.count, 1)
         self.values = self.table[self.first, self.second]
-        # Filters that are zero leave a gap: a distance is one of positions in the kernel.
+        # Dead filters leave a gap: a distance is one of positions in the kernel.
         self._distances = positions[self.second] - positions[self.first]
         self._counts = np.bincount(self._distances, minlength=self._size + 1)
         self._nearest = np.flatnonzero(self._distances == self._distances.min(initial=len(matrix)))
@@ -337,11 +344,6 @@ def _check(kernel, axis: int, other: int | None) -> tuple[np.ndarray, int, int |
     if not np.isfinite(kernel).all():
         raise ValueError("kernel: got NaN or infinity; accepted: finite weights")
     return kernel, *found
-
-
-def _alive(sums: np.ndarray) -> int:
-    """The number of channels that are not zero: only those count in a mean over channels."""
-    return max(int(np.count_nonzero(sums)), 1)
 
 
 def _reciprocal(x: np.ndarray) -> np.ndarray:

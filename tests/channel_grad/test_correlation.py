@@ -66,13 +66,14 @@ def test_filters_that_are_smooth_along_outputs_rise_towards_distance_zero():
     assert correlation.permutation_test(matrix, "order", samples=199).p_value == 1 / 200
 
 
-def test_rescaling_channels_changes_nothing():
+@pytest.mark.parametrize("size", [1e-200, 1.0, 1e30])
+def test_rescaling_channels_changes_nothing(size):
     rng = np.random.default_rng(1)
     kernel = autoregressive(0.7, (3, 3, 10, 12), -1) + 0.3
     outputs, inputs = np.exp(2 * rng.normal(size=12)), np.exp(2 * rng.normal(size=(10, 1)))
     for axes in (OUTPUT, INPUT):
         expected = correlation.matrix(kernel, **axes)
-        scaled = correlation.matrix(kernel * outputs * inputs, **axes)
+        scaled = correlation.matrix(size * kernel * outputs * inputs, **axes)
         np.testing.assert_allclose(scaled, expected, atol=1e-9)
     # A negative factor is no rescaling.
     flipped = correlation.matrix(kernel * np.where(np.arange(12) == 3, -1, 1), **OUTPUT)
@@ -123,15 +124,16 @@ def test_a_shared_component_is_correlation_without_order():
     np.testing.assert_allclose(np.sum(density * centres) * 0.05, signs.mean, atol=0.03)
 
 
-def test_filters_that_are_zero_are_left_out_and_keep_their_place():
+@pytest.mark.parametrize("rest", [0, 1e-30, 1e-7])
+def test_dead_filters_are_left_out_and_keep_their_place(rest):
     kernel = autoregressive(0.8, (3, 3, 300, 9), -1)
-    kernel[..., [2, 5]] = 0
+    kernel[..., [2, 5]] *= rest
     matrix = correlation.matrix(kernel)
     assert np.isnan(matrix[2]).all() and np.isnan(matrix[:, 5]).all()
     assert np.isfinite(np.delete(np.delete(matrix, [2, 5], 0), [2, 5], 1)).all()
     found = correlation.by_distance(matrix)
     np.testing.assert_allclose(found, 0.8 ** np.arange(1, 9), atol=0.05)
-    kernel[:, :, 7] = 0  # An input channel that is zero does no harm.
+    kernel[:, :, 7] *= rest  # A dead input channel does no harm.
     np.testing.assert_allclose(
         correlation.by_distance(correlation.matrix(kernel)), found, atol=0.02
     )
