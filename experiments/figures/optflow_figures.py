@@ -84,9 +84,9 @@ def after_a_step(steps: np.ndarray, costs: np.ndarray, norms: np.ndarray) -> Fig
     axis.plot(1, 1, "k*", ms=9, ls="none", label="before", zorder=4)
     for i, (step, cost, norm) in enumerate(zip(steps, costs, norms, strict=True)):
         color, marker = f"C{i}", "osD^v"[i % 5]
-        axis.plot(norm, cost, marker, ms=3, mew=0, alpha=0.35, color=color)
+        axis.plot(norm, cost, marker, ms=3, mew=0, alpha=0.4, color=color)
         axis.plot(
-            np.median(norm), np.median(cost), marker, ms=8, mec="k", mew=1, color=color, ls="none",
+            np.median(norm), np.median(cost), marker, ms=9, mfc="none", mec=color, mew=2, ls="none",
             label=f"step {step:g}", zorder=3,
         )  # fmt: skip
     axis.set_xlabel(r"$L_2$ norm, relative")
