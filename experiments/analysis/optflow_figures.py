@@ -1,49 +1,74 @@
 """Figures 1 to 5 of "3D ConvNets with Optical Flow Based Regularization", from code.
 
-    python -m experiments.analysis.optflow_figures --out=figures
+    python -m experiments.analysis.optflow_figures --out=DIR
 
-Writes figure1.png to figure5.png and figures.json, which holds every number that is drawn and a
-caption for each figure. Figure 5 measures time: leave the machine alone meanwhile. figure_scale.png
-is not of the paper: how much of a filter's change in time the flow explains, for choosing alpha.
+Writes figure1 to figure5 and figure_scale, each as .png and .pdf, and figures.json, which holds
+every number that is drawn and a caption for each figure. Figure 5 measures time, so nothing else
+should run on the machine. figure_scale is not in the paper: it shows how much of a filter's change
+in time the flow explains, for choosing alpha.
 """
 
 from __future__ import annotations
 
-import pathlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
+from matplotlib.figure import Figure
 
 import optflow_jax
 from experiments.benchmarks.optflow_peers import scipy_as_the_paper
-from experiments.cli import main as cli_main
+from experiments.cli import lists
+from experiments.cli import main as command
 from experiments.figures import optflow_figures as figures
-from experiments.figures.training import save
+from experiments.figures.files import save
 from experiments.system import environment
-from experiments.system.errors import UserError
 from experiments.system.files import write_json
 
-FLAGS = flags.FLAGS
 LUMINANCE = np.array([0.1140, 0.5870, 0.2989])  # of blue, green, red
 SIZES = (3, 4, 5, 7, 9, 12, 16, 24, 32)
 BATCH, TURNS = 16, 7
+LARGE_PIXELS = 4096  # the growth from here on is told apart
 SCIPY_SECONDS = 3.0  # SciPy stops at the first size that takes longer for one filter.
 
 
-def define() -> None:
-    flags.DEFINE_string("out", "figures", "Folder for the figures.")
-    flags.DEFINE_list("figures", list(MAKERS), f"Accepted: {', '.join(MAKERS)}.")
+Drawn = tuple[dict[str, Any], Figure]  # the numbers with a caption, and the figure
+
+
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags."""
+    where: dict[str, Any] = {"flag_values": values, "module_name": "figures"}
+    flags.DEFINE_list("figures", list(MAKERS), f"Accepted: {', '.join(MAKERS)}.", **where)
+    flags.DEFINE_string("out", "figures/optflow", "Folder for the figures.", **where)
+
+
+def main(values: flags.FlagValues) -> None:
+    """Draws the figures that the flags ask for."""
+    chosen = lists.names("figures", values.figures, MAKERS)
+    out = command.out_folder(values)
+    results: dict[str, Any] = {"environment": environment.describe()}
+    for name in chosen:
+        numbers, figure = MAKERS[name]()
+        title = f"figure{name}" if name.isdigit() else f"figure_{name}"
+        save(figure, out / f"{title}.png")
+        results[title] = plain(numbers)
+        print(f"figure {name}: {numbers['caption']}", flush=True)
+    write_json(out / "figures.json", results)
+    print(f"in {out}:\n  " + "  ".join(sorted(p.name for p in out.iterdir())))
 
 
 def blob(frames: int = 5, size: int = 15, noise: float = 0.1, seed: int = 0) -> np.ndarray:
     """A Gaussian blob that moves one pixel right and half a pixel down a frame, (T, H, W).
 
     Args:
+      frames: T.
+      size: H and W.
       noise: standard deviation of the noise, as a part of the blob's height.
+      seed: of the noise.
     """
     y, x = np.mgrid[:size, :size]
     clip = [
@@ -52,7 +77,8 @@ def blob(frames: int = 5, size: int = 15, noise: float = 0.1, seed: int = 0) -> 
     return np.array(clip) + noise * np.random.default_rng(seed).normal(size=(frames, size, size))
 
 
-def figure1() -> tuple[dict[str, Any], Any]:
+def figure1() -> Drawn:
+    """A moving blob and its flow."""
     clip = 10 * blob()
     flow = optflow_jax.flow(jnp.asarray(clip))
     u, v = np.asarray(flow.u), np.asarray(flow.v)
@@ -61,7 +87,7 @@ def figure1() -> tuple[dict[str, Any], Any]:
         "caption": "Optical flow of a blob that moves by (1, 0.5) pixels a frame, with noise of "
         "10 % of its height. Where the blob is bright the flow found is, on average, "
         f"({u[:-1][bright].mean():.2f}, {v[:-1][bright].mean():.2f}); the paper's differences "
-        "lack the factor 1/2, so that 0.5 stands for one pixel a frame.",
+        "lack the factor 1/2, so 0.5 stands for one pixel a frame.",
         "cost": float(flow.cost),
         "mean_flow": [float(u[:-1][bright].mean()), float(v[:-1][bright].mean())],
         "clip": clip, "u": u, "v": v,
@@ -80,7 +106,8 @@ def two_filters() -> tuple[np.ndarray, np.ndarray]:
     return top[0], bottom[0]
 
 
-def figure2() -> tuple[dict[str, Any], Any]:
+def figure2() -> Drawn:
+    """Two filters of equal norm, and their costs."""
     top, bottom = two_filters()
     collapsed = np.tensordot(LUMINANCE, np.stack([top, bottom], axis=1), axes=1)
     costs = np.asarray(optflow_jax.cost(jnp.asarray(collapsed)))
@@ -93,7 +120,8 @@ def figure2() -> tuple[dict[str, Any], Any]:
     return numbers, figures.filter_pair(top, bottom, costs)
 
 
-def figure3() -> tuple[dict[str, Any], Any]:
+def figure3() -> Drawn:
+    """Cost against norm for random filters."""
     rng = np.random.default_rng(0)
     shape = (200, 7, 7, 7)
     drawn = {
@@ -118,7 +146,8 @@ def figure3() -> tuple[dict[str, Any], Any]:
     return numbers, figures.norm_and_cost(points)
 
 
-def figure4() -> tuple[dict[str, Any], Any]:
+def figure4() -> Drawn:
+    """Cost and norm after one step along the gradient."""
     filters = jnp.asarray(np.random.default_rng(1).normal(size=(400, 7, 7, 7)))
     cost, gradient = jax.vmap(jax.value_and_grad(optflow_jax.cost))(filters)
     steps = np.array([0.01, 0.03, 0.1, 0.3, 0.5])
@@ -139,7 +168,7 @@ def figure4() -> tuple[dict[str, Any], Any]:
     return numbers, figures.after_a_step(steps, costs, norms)
 
 
-def seconds_of(call, turns: int) -> float:
+def seconds_of(call: Callable[[], Any], turns: int) -> float:
     """Median seconds of a call, after one that does not count."""
     jax.block_until_ready(call())
     taken = []
@@ -150,7 +179,8 @@ def seconds_of(call, turns: int) -> float:
     return float(np.median(taken))
 
 
-def figure5() -> tuple[dict[str, Any], Any]:
+def figure5() -> Drawn:
+    """Time against the size of a filter."""
     rng = np.random.default_rng(2)
     solve = jax.jit(jax.value_and_grad(lambda w: jnp.sum(optflow_jax.cost(w))))
     pixels, ours, theirs, too_slow = [], [], [], False
@@ -163,17 +193,27 @@ def figure5() -> tuple[dict[str, Any], Any]:
             theirs.append(seconds_of(lambda one=one: scipy_as_the_paper(one), 3))
             too_slow = theirs[-1] > SCIPY_SECONDS
 
-    def exponent(times):
-        return float(np.polyfit(np.log(pixels[: len(times)]), np.log(times), 1)[0])
-
+    largest = [i for i, n in enumerate(pixels) if n >= LARGE_PIXELS]
+    growth = figures.exponents(pixels, ours)
+    scipy_growth = figures.exponents(pixels[: len(theirs)], theirs)
+    caption = (
+        f"Time for cost and gradient of one filter, in a batch of {BATCH}, against its number of "
+        f"pixels, from {pixels[0]:,} to {pixels[-1]:,}, weights of scale 1. No one power law fits: "
+        f"between neighbouring sizes the exponent goes from {growth.min():.2f} to "
+        f"{growth.max():.2f}; that of SciPy, as in the paper, from {scipy_growth.min():.2f} to "
+        f"{scipy_growth.max():.2f} (up to {pixels[len(theirs) - 1]:,} pixels)."
+    )
+    if len(largest) > 1:
+        both = [largest[0], largest[-1]]
+        over = figures.exponents([pixels[i] for i in both], [ours[i] for i in both])[0]
+        caption += (
+            f" From {pixels[both[0]]:,} to {pixels[both[1]]:,} pixels it is {over:.2f} (ours)."
+        )
     numbers = {
-        "caption": f"Time for cost and gradient of one filter, in a batch of {BATCH}, against its "
-        f"number of pixels, 3x3x3 to 32x32x32, weights of scale 1; the fitted exponent is "
-        f"{exponent(ours):.2f}; that of SciPy, as in the paper, {exponent(theirs):.2f}.",
-        "pixels": pixels, "seconds": ours, "exponent": exponent(ours),
-        "scipy_seconds": theirs, "scipy_exponent": exponent(theirs),
+        "caption": caption, "pixels": pixels, "seconds": ours, "local_exponents": growth,
+        "scipy_seconds": theirs, "scipy_local_exponents": scipy_growth,
     }  # fmt: skip
-    return numbers, figures.time_and_size(pixels, ours, exponent(ours), theirs, exponent(theirs))
+    return numbers, figures.time_and_size(pixels, ours, theirs)
 
 
 def explained(filters: jax.Array, alpha: float) -> np.ndarray:
@@ -181,13 +221,15 @@ def explained(filters: jax.Array, alpha: float) -> np.ndarray:
 
     Args:
       filters: (*batch, T, H, W), not constant in time.
+      alpha: smoothness parameter of the cost.
     """
     nothing = jnp.zeros_like(filters)
     still = optflow_jax.loss(filters, nothing, nothing, alpha=alpha)
     return 1 - np.asarray(optflow_jax.cost(filters, alpha=alpha) / still)
 
 
-def figure_scale() -> tuple[dict[str, Any], Any]:
+def figure_scale() -> Drawn:
+    """How much of a change in time the flow explains, against the scale of the weights."""
     noise = np.random.default_rng(3).normal(size=(100, 7, 7, 7))
     bar = np.tensordot(LUMINANCE, two_filters()[1], axes=1)[None]
     kinds = {"noise": noise, "a moving bar (figure 2)": bar}
@@ -227,25 +269,5 @@ def plain(value: Any) -> Any:
     return value
 
 
-def main() -> None:
-    for name in FLAGS.figures:
-        if name not in MAKERS:
-            raise UserError(f"--figures: got {name!r}; accepted are {', '.join(MAKERS)}")
-    out = pathlib.Path(FLAGS.out).expanduser()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out: cannot make {out}: {error.strerror}") from error
-    results: dict[str, Any] = {"environment": environment.describe()}
-    for name in FLAGS.figures:
-        numbers, figure = MAKERS[name]()
-        title = f"figure{name}" if name.isdigit() else f"figure_{name}"
-        save(figure, out / f"{title}.png")
-        results[title] = plain(numbers)
-        print(f"figure {name}: {numbers['caption']}", flush=True)
-    write_json(out / "figures.json", results)
-
-
 if __name__ == "__main__":
-    define()
-    cli_main.run(main)
+    command.run(main, define)

@@ -1,15 +1,15 @@
-"""What channel-directed gradients cost: algorithms against a copy, metrics in a training step.
+"""What channel-directed gradients cost, beside a copy of the gradient and beside a training step.
 
     python -m experiments.benchmarks.channel_grad --out=results.json
 
-Prints two tables, each measured in one run with the alternatives in turn, and ratios within a turn:
+Prints two tables. In each, the alternatives run in turns, and ratios are taken within a turn:
 
 * for each shape of a kernel, the time of each method over the time of one copy of the same arrays
   (one read, one write). Small kernels are timed several to a call, as in a network, because a call
   by itself costs as much as they do;
 * for each batch size, the overhead of each metric on a whole training step of ResNet-56 (SGD with
   momentum and weight decay), and the time of the metric by itself over that of the step, because
-  an overhead below the noise of a step of seconds cannot be seen in the step.
+  the noise of a step hides an overhead that is smaller.
 
 Takes about ten minutes on two CPU cores; --quick less than two.
 """
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import functools
 import os
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -30,10 +29,14 @@ from absl import flags
 
 import channel_grad
 from experiments.benchmarks.timing import in_turns, quartiles
-from experiments.cli import main as cli_main
+from experiments.cli import lists
+from experiments.cli import main as command
 from experiments.models.resnet import ResNet
 from experiments.system import environment
+from experiments.system.errors import ConfigError
 from experiments.system.files import write_json
+from experiments.training.config import PRECISIONS
+from experiments.training.settings import one_of
 
 SHAPES = {
     "3x3x16x16": (3, 3, 16, 16),
@@ -43,64 +46,104 @@ SHAPES = {
     "1x1x2048x512": (1, 1, 2048, 512),
 }
 QUICK_SHAPES = ("3x3x64x64", "3x3x256x256")
-PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-METHODS = {
-    "copy": jnp.copy,
-    "times two": lambda f: 2 * f,
-    "reweighted_l2": channel_grad.ReweightedL2().gradient,
-    "sobolev": channel_grad.Sobolev().gradient,
-    "sobolev dense": functools.partial(channel_grad.Sobolev().gradient, method="dense"),
-    "sobolev fft": functools.partial(channel_grad.Sobolev().gradient, method="fft"),
-    "sobolev prefix": functools.partial(channel_grad.Sobolev().gradient, method="prefix"),
-    "laplacian": channel_grad.LaplacianSmoothing().gradient,
-    "laplacian dense": functools.partial(
-        channel_grad.LaplacianSmoothing().gradient, method="dense"
-    ),
-    "laplacian fft": functools.partial(channel_grad.LaplacianSmoothing().gradient, method="fft"),
+# The metrics of the library that change a gradient, each with its default numbers.
+METRICS: dict[str, Callable[..., channel_grad.Metric]] = {
+    "reweighted_l2": channel_grad.ReweightedL2,
+    "sobolev": channel_grad.Sobolev,
+    "laplacian": channel_grad.LaplacianSmoothing,
 }
+# Metric -> the algorithms that are timed besides the one that the library takes.
+ALGORITHMS = {"sobolev": ("dense", "fft", "prefix"), "laplacian": ("dense", "fft")}
+
+
+def _methods() -> dict[str, Callable[[jax.Array], jax.Array]]:
+    methods = {"copy": jnp.copy, "times two": lambda f: 2 * f}
+    for name, metric in METRICS.items():
+        methods[name] = metric().gradient
+        for algorithm in ALGORITHMS.get(name, ()):
+            methods[f"{name} {algorithm}"] = functools.partial(metric().gradient, method=algorithm)
+    return methods
+
+
+METHODS = _methods()
 TRANSFORMS = {
     "l2": optax.identity,
-    "l2 again": optax.identity,  # the control: what differs here is noise
-    "reweighted_l2": channel_grad.scale_by_reweighted_l2,
-    "sobolev": channel_grad.scale_by_sobolev,
-    "laplacian": channel_grad.scale_by_laplacian_smoothing,
-    "laplacian raster": functools.partial(
-        channel_grad.scale_by_laplacian_smoothing, axes=channel_grad.raster
+    "l2 again": optax.identity,  # the control: a difference here is noise
+    **{
+        name: lambda metric=metric: channel_grad.scale_by_metric(metric())
+        for name, metric in METRICS.items()
+    },
+    "laplacian raster": lambda: channel_grad.scale_by_metric(
+        channel_grad.LaplacianSmoothing(), axes=channel_grad.raster
     ),
 }
+QUICK_TRANSFORMS = ("l2", "l2 again", "sobolev")
 
 # A call works on as many arrays of one shape as make this many elements, but on at most MOST.
 ELEMENTS, MOST = 2**21, 16
 
-FLAGS = flags.FLAGS
+MOST_TURNS, MOST_BATCH, MOST_DEPTH = 100_000, 65_536, 10_000
 
 
-def define() -> None:
-    flags.DEFINE_string("out", None, "JSON file for the results, with device, versions and commit.")
-    flags.DEFINE_bool("quick", False, "Fewer shapes, metrics and repetitions.")
+def define(values: flags.FlagValues) -> None:
+    """Defines the flags."""
+    where: dict[str, Any] = {"flag_values": values, "module_name": "benchmark"}
+    flags.DEFINE_bool("quick", False, "Fewer shapes, metrics and turns.", **where)
     flags.DEFINE_list(
-        "batch_sizes", ["128", "8"], "Batch sizes of the training step; empty for none."
+        "batch_sizes", ["128", "8"],
+        "Batch sizes of the training step; --batch_sizes= times no step.", **where,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "precision", "float32",
+        f"What convolutions compute in. Accepted: {', '.join(PRECISIONS)}.", **where,
+    )  # fmt: skip
+    flags.DEFINE_integer("depth", 56, "Layers of the ResNet: 6 n + 2.", **where)
+    flags.DEFINE_integer(
+        "repeats", None, "Turns for each shape. Default: 100, or 20 with --quick.", **where
+    )
+    flags.DEFINE_integer(
+        "steps", None, "Turns for each batch size. Default: 10, or 3 with --quick.", **where
     )
     flags.DEFINE_string(
-        "precision", "float32", f"What convolutions compute in. Accepted: {', '.join(PRECISIONS)}."
+        "out", None, "JSON file for the results, with device, versions and commit.", **where
     )
-    flags.DEFINE_integer("depth", 56, "Layers of the ResNet: 6 n + 2.", lower_bound=8)
-    flags.DEFINE_integer("repeats", None, "Turns for each shape. Default: 100, or 20 if --quick.")
-    flags.DEFINE_integer("steps", None, "Turns for each batch size. Default: 10, or 3 if --quick.")
-    flags.register_validator(
-        "batch_sizes",
-        lambda sizes: all(size.isdigit() and int(size) > 0 for size in sizes),
-        "accepted: positive integers, separated by commas",
-    )
-    flags.register_validator(
-        "precision", lambda name: name in PRECISIONS, f"accepted: {', '.join(PRECISIONS)}"
-    )
-    flags.register_validator(
-        "depth", lambda depth: (depth - 2) % 6 == 0, "accepted: 6 n + 2, such as 56"
-    )
-    for _name in ("repeats", "steps"):
-        flags.register_validator(_name, lambda n: n is None or n > 0, "accepted: integers > 0")
+
+
+def main(values: flags.FlagValues) -> dict[str, Any]:
+    """Measures, prints and returns what the flags ask for."""
+    batch_sizes = lists.integers("batch_sizes", values.batch_sizes, 1, MOST_BATCH)
+    one_of("precision", values.precision, PRECISIONS)
+    if values.depth % 6 != 2 or not 8 <= values.depth <= MOST_DEPTH:
+        raise ConfigError("depth", values.depth, f"8, 14, 20, ..., 6 n + 2, up to {MOST_DEPTH:,}")
+    repeats = _turns(values, "repeats", 20 if values.quick else 100)
+    steps = _turns(values, "steps", 3 if values.quick else 10)
+    out = command.out_file(values)
+    names = QUICK_TRANSFORMS if values.quick else tuple(TRANSFORMS)
+    results: dict[str, Any] = {
+        "command": "python -m experiments.benchmarks.channel_grad",
+        "environment": environment.describe(),
+        "settings": {
+            "repeats": repeats,
+            "steps": steps,
+            "depth": values.depth,
+            "precision": values.precision,
+        },
+        "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
+        "kernels": {},
+        "steps": {},
+    }
+    print(f"{results['environment']['device']}\n", flush=True)
+    for shape in QUICK_SHAPES if values.quick else SHAPES:
+        results["kernels"][shape] = bench_shape(SHAPES[shape], repeats)
+    print(shape_table(results["kernels"]), flush=True)
+    for batch in batch_sizes:
+        result = bench_step(batch, values.depth, values.precision, names, steps)
+        results["steps"][str(batch)] = result
+        print("\n" + step_table(str(batch), result), flush=True)
+    if out:
+        write_json(out, results)
+        print(f"\nwritten to {out}")
+    return results
 
 
 def bench_shape(shape: tuple[int, ...], turns: int) -> dict[str, Any]:
@@ -124,7 +167,7 @@ def bench_step(
     batch: int, depth: int, precision: str, names: tuple[str, ...], turns: int
 ) -> dict[str, Any]:
     """Milliseconds of a training step with each metric, its overhead, and the metric by itself."""
-    model = ResNet(depth=depth, num_classes=10, dtype=PRECISIONS[precision])
+    model = ResNet(depth=depth, num_classes=10, dtype=jnp.dtype(precision))
     key = jax.random.key(0)
     images = jax.random.normal(key, (batch, 32, 32, 3))
     labels = jax.random.randint(key, (batch,), 0, 10)
@@ -211,36 +254,13 @@ def step_table(batch: str, result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    repeats = FLAGS.repeats or (20 if FLAGS.quick else 100)
-    steps = FLAGS.steps or (3 if FLAGS.quick else 10)
-    names = ("l2", "l2 again", "sobolev") if FLAGS.quick else tuple(TRANSFORMS)
-    results = {
-        "command": "python -m experiments.benchmarks.channel_grad",
-        "environment": environment.describe(),
-        "settings": {
-            "repeats": repeats,
-            "steps": steps,
-            "depth": FLAGS.depth,
-            "precision": FLAGS.precision,
-        },
-        "load_average": os.getloadavg() if hasattr(os, "getloadavg") else None,
-        "kernels": {},
-        "steps": {},
-    }
-    print(f"{results['environment']['device']}\n", flush=True)
-    for shape in QUICK_SHAPES if FLAGS.quick else SHAPES:
-        results["kernels"][shape] = bench_shape(SHAPES[shape], repeats)
-    print(shape_table(results["kernels"]), flush=True)
-    for batch in FLAGS.batch_sizes:
-        result = bench_step(int(batch), FLAGS.depth, FLAGS.precision, names, steps)
-        results["steps"][batch] = result
-        print("\n" + step_table(batch, result), flush=True)
-    if FLAGS.out:
-        write_json(pathlib.Path(FLAGS.out).expanduser(), results)
-        print(f"\nwritten to {FLAGS.out}")
+def _turns(values: flags.FlagValues, name: str, default: int) -> int:
+    value = values[name].value
+    if value is None:
+        return default
+    lists.within(name, value, 1, MOST_TURNS)
+    return value
 
 
 if __name__ == "__main__":
-    define()
-    cli_main.run(main)
+    command.run(main, define)

@@ -14,7 +14,7 @@ from absl import flags
 
 from experiments.data.dataset import Dataset
 from experiments.system.errors import ConfigError
-from experiments.training.settings import Config, Leaf, leaves, one_of, with_settings
+from experiments.training.settings import Config, Leaf, check, leaves, one_of, with_settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +68,29 @@ def define_settings(
             _DEFINE[leaf.type](leaf.flag, None, text, flag_values=values, module_name=_group(leaf))
 
 
+def check_given(values: flags.FlagValues, config: type[Config], presets: Presets) -> None:
+    """Checks --preset and every flag of a setting that was given, whether the run uses it or not.
+
+    Args:
+      values: the parsed flags, "preset" among them.
+      config: the experiment's class.
+      presets: see `define_settings`.
+
+    Raises:
+      ConfigError: naming the flag, what came and what is accepted.
+    """
+    one_of("preset", values["preset"].value, tuple(presets))
+    for leaf in leaves(config):
+        given = values[leaf.flag].value if leaf.has_flag else None
+        if isinstance(given, list) and not given:
+            raise ConfigError(leaf.flag, "none", ", ".join(leaf.field.metadata["choices"]))
+        for value in given if isinstance(given, list) else [] if given is None else [given]:
+            try:
+                check(leaf.field, value)
+            except ConfigError as error:  # The flag of a composed configuration has a prefix.
+                raise ConfigError(leaf.flag, error.got, error.accepted) from error
+
+
 def make_config(
     values: flags.FlagValues,
     config: type[Config],
@@ -89,7 +112,7 @@ def make_config(
     Raises:
       ConfigError: naming the flag, what came and what is accepted.
     """
-    one_of("preset", values["preset"].value, tuple(presets))
+    check_given(values, config, presets)
     chosen: dict[str, Any] = dict(recorded)
     derived: dict[str, Derived] = {}
     for name, value in presets[values["preset"].value].items():
@@ -101,9 +124,6 @@ def make_config(
         given = values[leaf.flag].value if leaf.has_flag else None
         if given is not None:
             if isinstance(given, list):
-                if not given:
-                    accepted = ", ".join(leaf.field.metadata["choices"])
-                    raise ConfigError(leaf.flag, "none", accepted)
                 given = given[0]
             chosen[leaf.flag] = given
             derived.pop(leaf.flag, None)

@@ -14,6 +14,7 @@ import contextlib
 import os
 import pathlib
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -89,6 +90,7 @@ def parse_flags(
 
     Raises:
       FlagError: naming the flag, what came and what is accepted.
+      ConfigError: the value of a text flag is empty or begins with the home of an unknown user.
     """
     try:
         rest = values(list(argv))[1:]
@@ -96,6 +98,8 @@ def parse_flags(
         raise FlagError(usage.unknown(values, error.flagname)) from error
     except flags.Error as error:
         raise FlagError(usage.illegal_value(values, str(error))) from error
+    for name in values:
+        _check_text(name, values[name].value)
     if not accepts:
         if rest:
             raise FlagError(f"unexpected argument {rest[0]!r}; accepted: flags --name=value")
@@ -110,17 +114,15 @@ def out_folder(values: flags.FlagValues, name: str = "out") -> pathlib.Path:
     """The folder that a flag names, made and known to be writable before any work is done.
 
     Raises:
-      ConfigError: it cannot be made or written to.
+      ConfigError: it cannot be made or written to; nothing is left behind.
     """
+    got = values[name].value
     try:
-        folder = pathlib.Path(values[name].value).expanduser()
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(0, "it cannot be written to")
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        got = values[name].value
-        raise ConfigError(name, got, f"a folder that can be written to ({reason})") from error
+        folder = pathlib.Path(got).expanduser()
+        _make_writable(folder, prefix=".")
+    except OSError as error:
+        accepted = f"a folder that can be written to ({error.strerror or error})"
+        raise ConfigError(name, got, accepted) from error
     return folder
 
 
@@ -128,21 +130,20 @@ def out_file(values: flags.FlagValues, name: str = "out") -> pathlib.Path | None
     """The file that a flag names, or None; its folder is made before any work is done.
 
     Raises:
-      ConfigError: the folder cannot be made or written to, or the file is a folder.
+      ConfigError: the folder cannot be made or written to, or the name belongs to something that is
+        not a file; nothing is left behind.
     """
-    if values[name].value is None:
+    got = values[name].value
+    if got is None:
         return None
     try:
-        path = pathlib.Path(values[name].value).expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        if not os.access(path.parent, os.W_OK):
-            raise PermissionError(0, "its folder cannot be written to")
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        got = values[name].value
-        raise ConfigError(name, got, f"a file that can be written ({reason})") from error
+        path = pathlib.Path(got).expanduser()
+        if path.exists() and not path.is_file():
+            raise OSError(0, "it exists and is not a file")
+        _make_writable(path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        accepted = f"a file that can be written ({error.strerror or error})"
+        raise ConfigError(name, got, accepted) from error
     return path
 
 
@@ -157,6 +158,46 @@ def fail(message: str, code: int) -> NoReturn:
         sys.stderr.write(f"error: {message}\n")
         sys.stderr.flush()
     os._exit(code)
+
+
+def _make_writable(folder: pathlib.Path, prefix: str) -> None:
+    """Makes a folder and writes a file to it that is gone afterwards.
+
+    Only a write tells: root may write everywhere by the permissions, also in /proc.
+
+    Args:
+      folder: it and its parents are made; those made are removed again if this fails.
+      prefix: of the file's name, as `system.files.write_text` has it.
+
+    Raises:
+      OSError: the folder cannot be made or written to.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=prefix):
+            pass
+    except OSError:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def _check_text(name: str, value: Any) -> None:
+    """Refuses what an unset shell variable leaves (--out=) and the home folder of no user.
+
+    Raises:
+      ConfigError: naming the flag.
+    """
+    if not isinstance(value, str):
+        return
+    if not value.strip():
+        raise ConfigError(name, "an empty name", "a value, or the flag left out")
+    try:
+        pathlib.Path(value).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(name, value, "the home folder of a user of this machine") from error
 
 
 def _absl_flags(argv: list[str]) -> list[str]:

@@ -162,10 +162,9 @@ def _main(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
     seeds = _seeds(values)
     if values.checkpoint_every is not None:
         at_least("checkpoint_every", values.checkpoint_every, 1)
-    if values.workdir is not None and not values.workdir.strip():
-        raise ConfigError("workdir", "an empty name", "the name of a folder")
     if values.resume and values.workdir is None:
         raise ConfigError("resume", "no --workdir", "--resume with the --workdir of a study")
+    settings_flags.check_given(values, experiment.config, experiment.presets)
     dataset = _load(experiment, values)
     baseline = settings_flags.make_config(
         values, experiment.config, experiment.presets, dataset, **experiment.recorded(dataset)

@@ -30,7 +30,8 @@ LABELS = {
 def draw_sweep(directory: pathlib.Path, summary: dict[str, Any]) -> None:
     """Writes sweep_NAME.png for each setting that was swept, and sweep.png with all of them.
 
-    A setting that is a choice, and a grid, get a bar for each run instead of a curve.
+    A setting that is a choice, and a grid, get a bar for each run instead of a curve. Every figure
+    is written as a .pdf too.
 
     Args:
       directory: where to.

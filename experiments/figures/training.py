@@ -42,7 +42,13 @@ def draw(directory: pathlib.Path, summary: dict[str, Any]) -> None:
 def curves(metrics: list[dict[str, Any]], quantity: Headline, title: str) -> Figure:
     """Mean over trials of a quantity against epochs, a panel for each split.
 
-    Shaded from the least to the greatest trial where that does not hide the curves of many runs.
+    The range from the lowest to the highest trial is shaded, unless there are many runs, whose
+    curves it would hide. The legend says what is drawn.
+
+    Args:
+      metrics: lines of metrics.jsonl.
+      quantity: its name without the split, and how it is shown.
+      title: above the panels.
     """
     splits = [s for s in _SPLITS if f"{s}_{quantity.name}" in metrics[-1]]
     figure = Figure(figsize=(4.5 * len(splits), 3.6), layout="constrained")
@@ -52,7 +58,7 @@ def curves(metrics: list[dict[str, Any]], quantity: Headline, title: str) -> Fig
         for axis in panels:
             colors = matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, len(runs)))
             axis.set_prop_cycle(color=colors)
-    shaded = False
+    shaded, averaged = False, False
     for axis, split in zip(panels, splits, strict=True):
         for run in runs:
             values = _by_epoch(metrics, run, f"{split}_{quantity.name}", quantity.scale)
@@ -61,6 +67,7 @@ def curves(metrics: list[dict[str, Any]], quantity: Headline, title: str) -> Fig
             epochs = sorted(values)
             trials = max(len(v) for v in values.values())
             label = run if trials == 1 else f"{run} (n = {trials})"
+            averaged = averaged or trials > 1
             (curve,) = axis.plot(epochs, [np.mean(values[e]) for e in epochs], ".-", label=label)
             if trials > 1 and len(runs) <= FEW_RUNS:
                 low, high = [min(values[e]) for e in epochs], [max(values[e]) for e in epochs]
@@ -71,13 +78,15 @@ def curves(metrics: list[dict[str, Any]], quantity: Headline, title: str) -> Fig
         axis.grid(alpha=0.3)
     panels[0].set_ylabel(quantity.label)
     handles, labels = panels[-1].get_legend_handles_labels()
-    note = "mean; shaded: all trials" if shaded else None
+    note = "mean of n trials" if averaged else None
+    if shaded:
+        note = "mean of n trials; shaded: lowest to highest"
     if len(labels) <= FEW_RUNS:
-        panels[-1].legend(title=note, title_fontsize="small")
+        panels[-1].legend(title=note, title_fontsize="small", fontsize="small")
     else:  # Beside the panels, in as many columns as it takes.
         columns = -(-len(labels) // LEGEND_ROWS)
         figure.set_figwidth(figure.get_figwidth() + 2.4 * columns)
-        figure.legend(handles, labels, loc="outside right", fontsize=7, ncols=columns)
+        figure.legend(handles, labels, loc="outside right", fontsize=7, ncols=columns, title=note)
     figure.suptitle(title)
     return figure
 

@@ -1,31 +1,25 @@
 """The figures of the OptFlow paper: their numbers, and that they are written."""
 
 import json
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from experiments.analysis import optflow_figures
-from experiments.system.errors import UserError
-
-
-def set_flags(monkeypatch, out, figures):
-    values = types.SimpleNamespace(out=str(out), figures=figures)
-    monkeypatch.setattr(optflow_figures, "FLAGS", values)
+from experiments.cli import main as command
 
 
 def test_figures_are_written_with_their_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(optflow_figures, "SIZES", (3, 4))
+    monkeypatch.setattr(optflow_figures, "LARGE_PIXELS", 27)
     monkeypatch.setattr(optflow_figures, "TURNS", 1)
-    set_flags(monkeypatch, tmp_path, list(optflow_figures.MAKERS))
-    optflow_figures.main()
+    command.call(optflow_figures.main, optflow_figures.define, f"--out={tmp_path}/new")
     names = [f"figure{i}" for i in range(1, 6)] + ["figure_scale"]
     for name in names:
-        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    numbers = json.loads((tmp_path / "figures.json").read_text())
+        assert (tmp_path / f"new/{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / f"new/{name}.pdf").read_bytes().startswith(b"%PDF")
+    numbers = json.loads((tmp_path / "new/figures.json").read_text())
     assert set(numbers) == {"environment", *names}
     # Figure 2 of the paper prints 235 and 80, and filters of the same norm.
     assert [int(cost) for cost in numbers["figure2"]["costs"]] == [235, 80]
@@ -33,7 +27,11 @@ def test_figures_are_written_with_their_numbers(tmp_path, monkeypatch):
     # Figure 4: the cost falls much, the norm little.
     cost, norm = (np.median(numbers["figure4"][f"relative_{k}"], axis=1) for k in ("cost", "norm"))
     assert np.all(np.diff(cost[:3]) < 0) and np.all(cost[:3] < norm[:3])
-    assert numbers["figure5"]["pixels"] == [27, 64]
+    growth = numbers["figure5"]
+    assert growth["pixels"] == [27, 64]
+    exponent = np.log(growth["seconds"][1] / growth["seconds"][0]) / np.log(64 / 27)
+    np.testing.assert_allclose(growth["local_exponents"], [exponent], atol=1e-5)
+    assert f"From 27 to 64 pixels it is {exponent:.2f} (ours)" in growth["caption"]
 
 
 def test_share_explained_is_none_for_tiny_weights_and_all_for_huge_ones():
@@ -45,12 +43,5 @@ def test_share_explained_is_none_for_tiny_weights_and_all_for_huge_ones():
         same = optflow_figures.explained(jnp.asarray(10 * w), 100.0)
     assert none.shape == (3,) and np.all(none >= 0) and np.all(none < 1e-6)
     assert np.all(most > 0.99)
-    # R(s W; s^2 alpha) = s^2 R(W; alpha), and so it is with no flow.
+    # R(s W; s^2 alpha) = s^2 R(W; alpha), and the cost of no flow scales in the same way.
     np.testing.assert_allclose(same, some, rtol=1e-9)
-
-
-def test_an_unknown_figure_is_named(tmp_path, monkeypatch):
-    set_flags(monkeypatch, tmp_path / "x", ["6"])
-    with pytest.raises(UserError, match="^--figures: got '6'; accepted are 1, 2, 3, 4, 5, scale"):
-        optflow_figures.main()
-    assert not (tmp_path / "x").exists()

@@ -1,14 +1,15 @@
-"""The benchmark measures what it says it does; how fast things are is not tested."""
+"""The benchmark measures what it says it does; speed is not tested."""
 
-import subprocess
-import sys
+import json
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+import channel_grad
 from experiments.benchmarks import channel_grad as bench
+from experiments.cli import main as command
 
 
 def test_every_method_is_measured_against_the_copy():
@@ -42,19 +43,37 @@ class OneConvolution(nn.Module):
         return nn.Dense(self.num_classes)(jnp.mean(x, axis=(1, 2)))
 
 
-def test_step_with_and_without_a_metric(monkeypatch):
+def test_the_command_measures_what_it_is_asked_for(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "ResNet", OneConvolution)
-    result = bench.bench_step(2, 8, "float32", ("l2", "sobolev"), turns=2)
-    assert result["overhead_percent"].keys() == {"sobolev"}
-    assert result["step_milliseconds"].keys() == {"l2", "sobolev"}
-    assert result["metric_percent_of_step"]["sobolev"]["median"] > 0
-    assert "sobolev" in bench.step_table("2", result)
+    monkeypatch.setattr(bench, "SHAPES", {"1x1x2x64": (1, 1, 2, 64)})
+    monkeypatch.setattr(bench, "QUICK_SHAPES", ("1x1x2x64",))
+    monkeypatch.setattr(bench, "METHODS", dict.fromkeys(bench.METHODS, jnp.copy))
+    out = tmp_path / "results.json"
+    command.call(
+        bench.main, bench.define, "--quick", "--batch_sizes=2", "--depth=8", "--repeats=1",
+        "--steps=1", f"--out={out}",
+    )  # fmt: skip
+    results = json.loads(out.read_text())
+    assert results["kernels"].keys() == {"1x1x2x64"} and results["steps"].keys() == {"2"}
+    assert results["steps"]["2"]["overhead_percent"].keys() == {"l2 again", "sobolev"}
+    assert (results["settings"]["depth"], results["settings"]["repeats"]) == (8, 1)
+    assert results["steps"]["2"]["step_milliseconds"].keys() == {"l2", "l2 again", "sobolev"}
+    assert results["steps"]["2"]["metric_percent_of_step"]["sobolev"]["median"] > 0
+    text = capsys.readouterr().out
+    assert "batch 2: a step takes" in text and "sobolev prefix" in text
 
 
-def test_a_bad_flag_is_named():
-    command = [sys.executable, "-m", "experiments.benchmarks.channel_grad"]
-    done = subprocess.run(
-        [*command, "--precision=float8", "--batch_sizes=0"], capture_output=True, text=True
-    )
-    assert done.returncode != 0
-    assert "--precision" in done.stderr and "float32, bfloat16" in done.stderr
+def test_no_batch_sizes_is_accepted_and_times_no_step(monkeypatch):
+    monkeypatch.setattr(bench, "QUICK_SHAPES", ())
+    results = command.call(bench.main, bench.define, "--quick", "--batch_sizes=")
+    assert results["steps"] == {}
+
+
+def test_every_metric_of_the_library_is_timed():
+    named = {type(make()) for make in bench.METRICS.values()}
+    of_library = {
+        value for value in vars(channel_grad).values()
+        if isinstance(value, type) and issubclass(value, channel_grad.Metric)
+    }  # fmt: skip
+    assert named == of_library - {channel_grad.Metric, channel_grad.L2}
+    assert bench.METRICS.keys() <= bench.METHODS.keys() & bench.TRANSFORMS.keys()

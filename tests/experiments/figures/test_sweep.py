@@ -1,6 +1,5 @@
 """Figures of sweeps and searches: what is drawn is what was measured."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -18,7 +17,7 @@ def run(name, settings, validation, train, failed=0):
         for seed, (v, t) in enumerate(zip(validation, train, strict=True))
     ]
     trials += [{"seed": 9 + i, "error": "nan", "test_accuracy": None} for i in range(failed)]
-    base = {"optflow_strength": 0.0, "dropout": 0.2, "model": "m", "dataset": "d"}
+    base = {"optflow_strength": 0.0, "dropout": 0.2, "metric": "l2"}
     return {"name": name, "settings": base | settings, "trials": trials, "n": len(validation)}
 
 
@@ -31,8 +30,13 @@ RUNS = [
 ]
 
 
+def summary(runs):
+    headline = {"name": "accuracy", "higher_is_better": True, "percent": True}
+    return {"model": "m", "dataset": "d", "headline": headline, "runs": runs}
+
+
 def test_means_against_strengths_in_order_with_failed_trials_left_out():
-    figure = figures.strengths(RUNS, ["optflow_strength", "dropout"])
+    figure = figures.strengths(summary(RUNS), ["optflow_strength", "dropout"])
     first, second = figure.axes
     train, validation = (line for line in first.lines if line.get_linestyle() == "-")
     np.testing.assert_allclose(train.get_data(), [[0, 1, 10], [95, 90, 80]])
@@ -43,31 +47,42 @@ def test_means_against_strengths_in_order_with_failed_trials_left_out():
     expected = [50, 70, 60, 70, 40, 100, 90, 90, 90, 80]  # validation and training, every trial
     np.testing.assert_allclose(sorted(dots), sorted(expected))
     assert "m on d" in figure.get_suptitle()
-    plt.close(figure)
 
 
 @pytest.mark.parametrize(
     ("runs", "names"),
     [
-        (RUNS, {"sweep.png", "sweep_optflow_strength.png", "sweep_dropout.png"}),
-        (RUNS[:4], {"sweep_optflow_strength.png"}),
+        (RUNS, {"sweep", "sweep_optflow_strength", "sweep_dropout"}),
+        (RUNS[:4], {"sweep_optflow_strength"}),
         (RUNS[:1], set()),
+        ([*RUNS[:1], run("metric=sobolev", {"metric": "sobolev"}, [0.8], [0.9])], {"runs"}),
     ],
 )
 def test_one_figure_for_each_setting_and_one_for_all(tmp_path, runs, names):
-    figures.draw_sweep(tmp_path, runs)
-    assert {path.name for path in tmp_path.iterdir()} == names
+    figures.draw_sweep(tmp_path, summary(runs))
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {f"{name}.{kind}" for name in names for kind in ("png", "pdf")}
 
 
 def test_the_best_run_of_a_search_is_marked(tmp_path, monkeypatch):
     kept = []
     monkeypatch.setattr(figures, "save", lambda figure, path: kept.append((figure, path)))
     runs = [RUNS[2], RUNS[0], run("c", {"optflow_strength": 5.0, "dropout": 0.4}, [0.9], [1.0])]
-    figures.draw_search(tmp_path, runs, ["optflow_strength", "dropout"])
+    figures.draw_search(tmp_path, summary(runs), ["optflow_strength", "dropout"])
     ((figure, path),) = kept
     assert path == tmp_path / "search.png"
     points = [axis.lines[0].get_data() for axis in figure.axes]
     np.testing.assert_allclose(points[0], [[1.0, 0.0, 5.0], [65, 60, 90]])
     stars = [line.get_data() for axis in figure.axes for line in axis.lines[1:]]
     np.testing.assert_allclose(np.ravel(stars), [5.0, 90.0, 0.4, 90.0])
-    plt.close(figure)
+
+
+def test_lower_is_better_picks_the_lowest(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: kept.append(figure))
+    told = summary([RUNS[0], RUNS[2]])  # means 0.6 and 0.65
+    told["headline"] |= {"higher_is_better": False, "percent": False}
+    figures.draw_search(tmp_path, told, ["optflow_strength"])
+    ((axis,),) = (figure.axes for figure in kept)
+    np.testing.assert_allclose(axis.lines[1].get_xydata(), [[0.0, 0.6]])
+    assert axis.get_ylabel() == "best validation accuracy"

@@ -1,11 +1,11 @@
 """Figures of filters and activations: one row a filter, one frame a time step."""
 
-import matplotlib.pyplot as plt
 import numpy as np
+import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from experiments.figures import filters
-from experiments.figures import optflow_figures as optflow
+from experiments.figures import animation, filters
 
 
 def frames_of(path):
@@ -32,7 +32,8 @@ def test_filters_as_rows_of_frames_and_as_an_animation(tmp_path):
     assert low > high
     assert "R = 0.5" in first.get_ylabel() and "R = 2" in figure.axes[4].get_ylabel()
     filters.draw_filters(tmp_path, w, u, v, cost, "title")
-    assert {p.name for p in tmp_path.iterdir()} == {"filters.png", "filters.gif"}
+    names = {"filters.png", "filters.pdf", "filters.gif"}
+    assert {p.name for p in tmp_path.iterdir()} == names
     assert frames_of(tmp_path / "filters.gif") == 4
 
 
@@ -56,29 +57,31 @@ def test_animations_move_and_still_ones_do_not(tmp_path):
             assert (changes > 50) == (name == "moving"), path
 
 
-def test_activations_of_a_clip(tmp_path, monkeypatch):
+def test_activations_of_a_clip(tmp_path):
     rng = np.random.default_rng(1)
     frames = rng.integers(0, 256, (5, 6, 7, 3), dtype=np.uint8)
     response = rng.uniform(size=(5, 6, 7, 2))
-    kept = {}
-    save = filters.save
-    monkeypatch.setattr(
-        filters, "save", lambda figure, path: (kept.update(axes=figure.axes), save(figure, path))
-    )
-    filters.draw_activations(tmp_path, 3, frames, response, "title")
-    # A row for the clip and one for each filter; five frames, all of them shown.
-    pictures = np.array([axis.images[0].get_array() for axis in kept["axes"][5:]])
+    figure = filters.activation_rows(frames, response, "title")
+    # A row for the clip and one for each filter; five frames, all of them shown; a colour bar.
+    *grid, bar = figure.axes
+    pictures = np.array([axis.images[0].get_array() for axis in grid[5:]])
     np.testing.assert_array_equal(pictures.reshape(2, 5, 6, 7), np.moveaxis(response, 3, 0))
-    np.testing.assert_array_equal(kept["axes"][4].images[0].get_array(), frames[4])
-    assert {p.name for p in tmp_path.iterdir()} == {"activations_3.png", "activations_3.gif"}
+    np.testing.assert_array_equal(grid[4].images[0].get_array(), frames[4])
+    assert bar.get_ylabel() == "activation (after ReLU)"
+    np.testing.assert_allclose(bar.get_ylim(), [0, response.max()])
+    assert [axis.get_ylabel() for axis in grid[::5]] == ["clip", "filter 0", "filter 1"]
+    filters.draw_activations(tmp_path, 3, frames, response, "title")
+    names = {f"activations_3.{kind}" for kind in ("png", "pdf", "gif")}
+    assert {p.name for p in tmp_path.iterdir()} == names
     assert frames_of(tmp_path / "activations_3.gif") == 5
 
 
-def test_power_law_is_drawn_through_its_points():
-    pixels = [27, 64, 125]
-    seconds = [2e-6 * n**1.1 for n in pixels]
-    figure = optflow.time_and_size(pixels, seconds, 1.1, seconds[:2], 1.1)
-    points, fit = figure.axes[0].get_lines()[:2]
-    np.testing.assert_allclose(points.get_ydata(), 1e3 * np.array(seconds))
-    np.testing.assert_allclose(fit.get_ydata(), points.get_ydata(), rtol=1e-6)
-    plt.close("all")
+def test_an_animation_that_cannot_be_drawn_leaves_the_old_one(tmp_path):
+    (tmp_path / "a.gif").write_text("old")
+
+    def draw(t):
+        raise ValueError(f"frame {t}")
+
+    with pytest.raises(ValueError, match="frame 0"):
+        animation.save(Figure(), draw, 2, tmp_path / "a.gif")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.gif", "old")]
