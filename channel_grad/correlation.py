@@ -329,9 +329,9 @@ class _Pairs:
 def _check(kernel, axis: int, other: int | None) -> tuple[np.ndarray, int, int | None]:
     """The kernel in float64, and its axes as numbers >= 0."""
     kernel = np.asarray(kernel, np.float64)
-    found = []
+    found: list[int | None] = []
     for name, number in (("axis", axis), ("other", other)):
-        if number is None and name == "other":
+        if number is None:
             found.append(None)
         elif not -kernel.ndim <= number < kernel.ndim:
             raise ValueError(f"{name}: got {number}; accepted: an axis of shape {kernel.shape}")

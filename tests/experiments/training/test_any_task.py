@@ -18,24 +18,25 @@ from tests.experiments.training import autoencoder
 FLAGS = ("--dataset=digits", "--checkpoint_every=4")
 
 
-def run_autoencoder(run_process, fault, *arguments):
-    return run_process("tests.experiments.training.autoencoder", fault, *arguments)
-
-
 def outcome(workdir):
     lines = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         del line["images_per_second"]
-    return read_latest(workdir / "checkpoints/baseline/seed_0"), lines
+    (trial,) = workdir.glob("checkpoints/*/seed_0")
+    return read_latest(trial), lines
 
 
-def test_it_is_killed_and_resumes_to_the_same_bits(tmp_path, run_process):
-    whole = run_autoencoder(run_process, "no", *FLAGS, f"--workdir={tmp_path}/whole")
+@pytest.mark.parametrize(
+    ("name", "headline"), [("autoencoder", "mse"), ("tiny_gan", "frechet_distance")]
+)
+def test_it_is_killed_and_resumes_to_the_same_bits(name, headline, tmp_path, run_process):
+    module = f"tests.experiments.training.{name}"
+    whole = run_process(module, "no", *FLAGS, f"--workdir={tmp_path}/whole")
     assert whole.returncode == 0, whole.stderr
-    assert "test mse on digits" in whole.stdout
-    killed = run_autoencoder(run_process, "kill_step:10", *FLAGS, f"--workdir={tmp_path}/w")
+    assert f"test {headline.replace('_', ' ')} on " in whole.stdout
+    killed = run_process(module, "kill_step:10", *FLAGS, f"--workdir={tmp_path}/w")
     assert killed.returncode == -signal.SIGKILL
-    resumed = run_autoencoder(run_process, "no", *FLAGS, f"--workdir={tmp_path}/w", "--resume")
+    resumed = run_process(module, "no", *FLAGS, f"--workdir={tmp_path}/w", "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert "going on from step" in resumed.stdout
     (tree, lines), (expected, expected_lines) = map(outcome, (tmp_path / "w", tmp_path / "whole"))
@@ -43,9 +44,9 @@ def test_it_is_killed_and_resumes_to_the_same_bits(tmp_path, run_process):
     for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
     assert lines == expected_lines and len(lines) > 2
-    for name in ("mse.png", "mse.pdf"):
-        assert (tmp_path / "w" / name).stat().st_size > 1000
-    assert not (tmp_path / "w" / "loss.png").exists()  # It has no metric of that name.
+    for kind in ("png", "pdf"):
+        assert (tmp_path / "w" / f"{headline}.{kind}").stat().st_size > 1000
+    assert not (tmp_path / "w" / "loss.png").exists()  # They have no metric of that name.
 
 
 def test_it_is_swept_and_the_least_error_is_chosen(tmp_path, capsys):
