@@ -3,8 +3,8 @@
     python -m experiments.analysis.filters --workdir=runs/ucf101_convnet3d-...
 
 Writes into --out: filters.png, .pdf and .gif (each filter's frames with its optical flow and
-OptFlow cost; the paper's figure 7), and for every clip of --clips activations_N.png, .pdf and .gif.
-It reads the workdir and never trains.
+OptFlow cost), and for every clip of --clips activations_N.png, .pdf and .gif. It reads the workdir
+and never trains.
 """
 
 from __future__ import annotations
@@ -114,6 +114,8 @@ def load_dataset(
       ConfigError: these are not the clips of the trial.
     """
     settings = trial.settings
+    if train_examples is not None and validation is None:
+        raise ConfigError("train_examples", train_examples, "a number with --validation only")
     if trial.dataset == "moving_digits":
         options = {"size": settings["clip_size"]}
     else:

@@ -128,7 +128,7 @@ def activation_rows(frames: np.ndarray, response: np.ndarray, title: str) -> Fig
         axes[row, 0].set_ylabel(label, fontsize=7)
     for axis in axes.flat:
         _without_ticks(axis)
-    _colorbar(figure, picture, list(axes[1:].flat))
+    _colorbar(figure, picture, list(axes.flat))
     figure.suptitle(title, fontsize=8)
     return figure
 

@@ -65,9 +65,10 @@ def draw_search(directory: pathlib.Path, summary: dict[str, Any], names: Sequenc
     axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axis, name in zip(axes, names, strict=True):
         values = [run["settings"].get(name, np.nan) for run in runs]
-        axis.semilogx(values, scores, "o", color="C0")
+        axis.plot(values, scores, "o", color="C0")
+        axis.plot(values[best], scores[best], "*", color="C3", ms=14, label="best")
+        _logarithmic(axis, values)
         axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.semilogx(values[best], scores[best], "*", color="C3", ms=14, label="best")
         axis.set_xlabel(LABELS.get(name, name))
         axis.grid(alpha=0.3)
         axis.tick_params(axis="x", which="both", labelsize=7)
@@ -110,7 +111,8 @@ def bars(summary: dict[str, Any], headline: Headline) -> Figure:
     axis.invert_yaxis()
     everything = np.concatenate(values)
     margin = 0.15 * (np.ptp(everything) or 1.0) + max(halves)
-    axis.set_xlim(max(0.0, everything.min() - margin), everything.max() + margin)
+    low = everything.min() - margin
+    axis.set_xlim(low if everything.min() < 0 else max(0.0, low), everything.max() + margin)
     axis.set_xlabel(f"test {headline.label}; bars: mean with 95 % interval, dots: trials")
     axis.grid(alpha=0.3, axis="x")
     axis.set_title(_title(summary))
@@ -136,8 +138,14 @@ def _strength(axis: Axes, runs: list[dict[str, Any]], name: str, headline: Headl
         axis.plot(values, [s.mean() for s in scores], "-o", color=color, label=label)
         for value, dots in zip(values, scores, strict=True):
             axis.plot([value] * len(dots), dots, ".", color=color, alpha=0.35, ms=5)
-    positive = [v for v in values if v > 0]
-    if name != "dropout" and positive:
-        axis.set_xscale("symlog", linthresh=min(positive), linscale=0.5)
+    if name != "dropout":
+        _logarithmic(axis, values)
     axis.set_xlabel(LABELS.get(name, name))
     axis.grid(alpha=0.3)
+
+
+def _logarithmic(axis: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis that has a place for zero."""
+    positive = [v for v in values if v > 0]
+    if positive:
+        axis.set_xscale("symlog", linthresh=min(positive), linscale=0.5)

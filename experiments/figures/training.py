@@ -71,7 +71,10 @@ def curves(metrics: list[dict[str, Any]], quantity: Headline, title: str) -> Fig
             (curve,) = axis.plot(epochs, [np.mean(values[e]) for e in epochs], ".-", label=label)
             if trials > 1 and len(runs) <= FEW_RUNS:
                 low, high = [min(values[e]) for e in epochs], [max(values[e]) for e in epochs]
-                axis.fill_between(epochs, low, high, color=curve.get_color(), alpha=0.2, lw=0)
+                color = curve.get_color()
+                axis.fill_between(epochs, low, high, color=color, alpha=0.2, lw=0)
+                if len(epochs) == 1:  # an area without a width
+                    axis.vlines(epochs, low, high, color=color, alpha=0.2, lw=6)
                 shaded = True
         axis.set_xlabel("epoch")
         axis.set_title(split)

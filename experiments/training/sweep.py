@@ -11,7 +11,16 @@ import numpy as np
 
 from experiments.system.errors import ConfigError
 from experiments.training import statistics
-from experiments.training.settings import Config, Leaf, at_least, get, leaves, record, with_settings
+from experiments.training.settings import (
+    Config,
+    Leaf,
+    at_least,
+    check,
+    get,
+    leaves,
+    record,
+    with_settings,
+)
 from experiments.training.study import Run
 from experiments.training.task import Headline
 
@@ -49,6 +58,10 @@ def parse_sweep(text: str, config: type[Config]) -> tuple[str, list[Any]]:
         except ValueError as error:
             kind = {int: "integers", float: "numbers"}[leaf.type]
             raise ConfigError("sweep", repr(text), f"values of {name} that are {kind}") from error
+        try:  # Here, because a configuration that does not use the setting would take any value.
+            check(leaf.field, parsed[-1])
+        except ConfigError as error:
+            raise ConfigError("sweep", error.got, f"{name}: {error.accepted}") from error
     return name, list(dict.fromkeys(parsed))
 
 

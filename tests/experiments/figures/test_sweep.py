@@ -13,6 +13,7 @@ def run(name, settings, validation, train, failed=0):
             "best": {"validation_accuracy": v, "test_accuracy": v},
             "train_accuracy": t,
             "validation_accuracy": v,
+            "test_accuracy": v,
         }
         for seed, (v, t) in enumerate(zip(validation, train, strict=True))
     ]
@@ -86,3 +87,13 @@ def test_lower_is_better_picks_the_lowest(tmp_path, monkeypatch):
     ((axis,),) = (figure.axes for figure in kept)
     np.testing.assert_allclose(axis.lines[1].get_xydata(), [[0.0, 0.6]])
     assert axis.get_ylabel() == "best validation accuracy"
+
+
+def test_bars_of_negative_numbers_are_inside_the_axis():
+    told = summary([RUNS[0], RUNS[2]])
+    told["headline"]["percent"] = False
+    for trial in (t for row in told["runs"] for t in row["trials"]):
+        trial["test_accuracy"] = trial["best"]["test_accuracy"] - 10
+    (axis,) = figures.bars(told, figures.statistics.headline_of(told)).axes
+    low, high = axis.get_xlim()
+    assert low < -9.5 and high > -9.3

@@ -60,6 +60,13 @@ def test_curves_are_the_means_over_trials_and_the_shade_their_range():
     np.testing.assert_allclose(loss.axes[1].get_lines()[0].get_ydata(), [1.69, 1.59])
 
 
+def test_the_range_of_a_single_evaluation_has_a_width():
+    figure = training.curves([x for x in METRICS if x["epoch"] == 1], ACCURACY, "title")
+    bars = [c for c in figure.axes[1].collections if c.get_linewidth()[0] > 1]
+    segments = [bar.get_segments()[0].tolist() for bar in bars]
+    np.testing.assert_allclose(segments, [[[1, 30], [1, 32]], [[1, 40], [1, 42]]])
+
+
 def test_one_trial_has_neither_shade_nor_note():
     figure = training.curves([x for x in METRICS if x["seed"] == 0], ACCURACY, "title")
     assert not figure.axes[1].collections
