@@ -16,7 +16,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from channel_grad import _circulant
+from channel_grad import _circulant, correlation
 from channel_grad._axes import AxisSpec
 from channel_grad._describe import Description, describe
 from channel_grad._layouts import (
@@ -75,6 +75,8 @@ __all__ = [
     "output_axes",
     "raster",
     "torch_layout",
+    # the correlation of a trained kernel's filters
+    "correlation",
 ]
 
 # Public in 0.1.0: the operator behind the metrics, which is now an implementation detail.
