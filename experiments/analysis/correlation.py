@@ -31,14 +31,16 @@ from absl import flags
 from channel_grad import correlation
 from experiments.cli import main as cli_main
 from experiments.figures import correlation as figures
+from experiments.figures.files import save
 from experiments.system import environment
 from experiments.system.errors import ConfigError, UserError
 from experiments.system.files import write_json, write_text
 from experiments.system.onnx_files import read_convolutions
+from experiments.system.progress import progress
 from experiments.system.tensor_files import read_tensors
 from experiments.training.checkpoints import read_latest
+from experiments.training.settings import at_least
 
-FLAGS = flags.FLAGS
 LAYOUTS = ("HWIO", "OIHW")
 # Flax saves .npz files as a rule, and PyTorch .safetensors; an .onnx file can only be OIHW.
 GUESSED = {".npz": "HWIO", ".safetensors": "OIHW", ".onnx": "OIHW"}
@@ -46,18 +48,27 @@ GUESSED = {".npz": "HWIO", ".safetensors": "OIHW", ".onnx": "OIHW"}
 AXES = {"output": {"axis": -1, "other": -2}, "input": {"axis": -2, "other": -1}}
 
 
-def define() -> None:
-    flags.DEFINE_string("out", None, "Folder for figures, tables and numbers.", required=True)
-    flags.DEFINE_string("kernels", None, "Weights. Accepted: .npz, .safetensors, .onnx.")
-    flags.DEFINE_string("workdir", None, "Workdir of a training run, in place of --kernels.")
-    flags.DEFINE_string("run", None, "Which run of the workdir. Default: the first.")
-    flags.DEFINE_integer("seed", None, "Which trial of that run. Default: the first.")
+def define(values: flags.FlagValues) -> None:
+    what: dict[str, Any] = {"flag_values": values, "module_name": "what is read"}
+    how: dict[str, Any] = {"flag_values": values, "module_name": "what is computed and written"}
+    flags.DEFINE_string("kernels", None, "Weights. Accepted: .npz, .safetensors, .onnx.", **what)
+    flags.DEFINE_string("workdir", None, "Workdir of a study, in place of --kernels.", **what)
+    flags.DEFINE_string("run", None, "Which run of the workdir. Default: the first.", **what)
+    flags.DEFINE_integer("seed", None, "Which trial of that run. Default: the first.", **what)
     flags.DEFINE_string(
-        "layout", "auto", "Axes of the kernels. Accepted: auto (by the file's format), HWIO, OIHW."
+        "layout",
+        "auto",
+        "Axes of the kernels. Accepted: auto (by the file's format), HWIO, OIHW.",
+        **what,
     )
-    flags.DEFINE_string("layer", None, "Layer of histogram.png and kernel.png. Default: largest.")
-    flags.DEFINE_integer("max_distance", 64, "Largest |i - j|.", lower_bound=1)
-    flags.DEFINE_integer("samples", 1000, "Draws of each permutation test.", lower_bound=1)
+    flags.DEFINE_string(
+        "out", "figures/correlation", "Folder for figures, tables and numbers.", **how
+    )
+    flags.DEFINE_string(
+        "layer", None, "Layer of histogram.png and kernel.png. Default: the largest.", **how
+    )
+    flags.DEFINE_integer("max_distance", 64, "Largest |i - j|.", **how)
+    flags.DEFINE_integer("samples", 1000, "Draws of each permutation test.", **how)
 
 
 def read_kernels(path: pathlib.Path, layout: str) -> tuple[dict[str, np.ndarray], str, list[str]]:
@@ -131,12 +142,11 @@ def read_workdir(
         state = read_latest(folders[seed])
     except (FileNotFoundError, ValueError) as error:
         raise ConfigError("workdir", workdir, f"a run with a checkpoint; {error}") from error
-    # One network has "params", a task of several has them under "networks".
-    parameters = state["params"] if "params" in state else state["networks"]
+    # The state is one network, or holds several by name.
     return {
-        path: np.asarray(leaf)
-        for path, leaf in _leaves(parameters)
-        if path.endswith("kernel") and np.ndim(leaf) >= 3
+        path.replace("params/", "", 1): np.asarray(leaf)
+        for path, leaf in _leaves(state["state"])
+        if "params/" in path and path.endswith("kernel") and np.ndim(leaf) >= 3
     }
 
 
@@ -237,15 +247,16 @@ def table(layers: dict[str, dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def main() -> None:
-    if (FLAGS.kernels is None) == (FLAGS.workdir is None):
+def main(values: flags.FlagValues) -> None:
+    if (values.kernels is None) == (values.workdir is None):
         raise UserError("--kernels, --workdir: got both or none; accepted: one of the two")
-    out = pathlib.Path(FLAGS.out).expanduser()
+    at_least("max_distance", values.max_distance, 1)
+    at_least("samples", values.samples, 1)
     source: dict[str, Any]
-    if FLAGS.kernels is not None:
-        path = pathlib.Path(FLAGS.kernels).expanduser()
-        kernels, layout, grouped = read_kernels(path, FLAGS.layout)
-        guessed = " (guessed from the format)" if FLAGS.layout == "auto" else ""
+    if values.kernels is not None:
+        path = pathlib.Path(values.kernels).expanduser()
+        kernels, layout, grouped = read_kernels(path, values.layout)
+        guessed = " (guessed from the format)" if values.layout == "auto" else ""
         print(f"{path.name}: {len(kernels)} kernels, layout {layout}{guessed}")
         if grouped:
             print(f"left out: {len(grouped)} grouped convolutions, whose outputs share no inputs")
@@ -256,25 +267,22 @@ def main() -> None:
             "grouped_convolutions_left_out": grouped,
         }
     else:
-        workdir = pathlib.Path(FLAGS.workdir).expanduser()
-        kernels = read_workdir(workdir, FLAGS.run, FLAGS.seed)
-        source = {"workdir": workdir.name, "run": FLAGS.run, "seed": FLAGS.seed}
+        workdir = pathlib.Path(values.workdir).expanduser()
+        kernels = read_workdir(workdir, values.run, values.seed)
+        source = {"workdir": workdir.name, "run": values.run, "seed": values.seed}
     kernels = {name: k for name, k in kernels.items() if k.shape[-1] > 1 or k.shape[-2] > 1}
     if not kernels:
         raise UserError(f"{source}: has no convolution kernel with two channels or more")
-    shown = FLAGS.layer or max(kernels, key=lambda name: kernels[name].size)
+    shown = values.layer or max(kernels, key=lambda name: kernels[name].size)
     if shown not in kernels:
-        raise ConfigError("layer", FLAGS.layer, ", ".join(kernels))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError("out", out, f"a folder that can be made; {error.strerror}") from error
+        raise ConfigError("layer", values.layer, ", ".join(kernels))
+    out = cli_main.out_folder(values)
 
     layers = {}
-    for number, (name, kernel) in enumerate(kernels.items(), 1):
-        print(f"\r{number}/{len(kernels)} {name[:60]:60}", end="", flush=True)
-        layers[name] = analyse(kernel, FLAGS.max_distance, FLAGS.samples)
-    print()
+    for name, kernel in progress(
+        kernels.items(), total=len(kernels), label="correlation", unit="layers"
+    ):
+        layers[name] = analyse(kernel, values.max_distance, values.samples)
     summary = summarize(layers)
     rows = table(layers)
     text = io.StringIO()
@@ -301,7 +309,7 @@ def draw(
     shown: str,
 ) -> None:
     """Writes the four figures."""
-    figures.save(figures.by_distance(layers, title), out, "distance")
+    save(figures.by_distance(layers, title), out / "distance.png")
     kernel = kernels[shown]
     densities, means = {}, {}
     for direction, axes in AXES.items():
@@ -311,11 +319,11 @@ def draw(
         known = pairs[~np.isnan(pairs)]
         means[direction] = float(known.mean()) if known.size else 0.0
     label = f"{title}: {shown}, {'x'.join(map(str, kernel.shape))}"
-    figures.save(figures.histograms(densities, edges, means, label), out, "histogram")
+    save(figures.histograms(densities, edges, means, label), out / "histogram.png")
     balanced = np.moveaxis(correlation.balance(kernel), (-1, -2), (0, 1))
-    figures.save(figures.kernel_picture(balanced, label), out, "kernel")
+    save(figures.kernel_picture(balanced, label), out / "kernel.png")
     statistics = {name: _lines(k) for name, k in kernels.items()}
-    figures.save(figures.mean_against_deviation(statistics, title), out, "deviation")
+    save(figures.mean_against_deviation(statistics, title), out / "deviation.png")
 
 
 def _sentence(summary: dict[str, Any]) -> str:
@@ -355,5 +363,4 @@ def _leaves(tree: Any, path: tuple[str, ...] = ()) -> list[tuple[str, Any]]:
 
 
 if __name__ == "__main__":
-    define()
-    cli_main.run(main)
+    cli_main.run(main, define)

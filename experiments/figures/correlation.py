@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 from typing import Any
 
 import matplotlib
@@ -12,20 +11,6 @@ from matplotlib.figure import Figure
 DIRECTIONS = ("output", "input")
 _PARTS = {"output": "C0", "input": "C1"}
 _MOST_COLUMNS, _MOST_POINTS = 600, 400
-
-
-def save(figure: Figure, directory: pathlib.Path, name: str) -> None:
-    """Writes NAME.png and NAME.pdf, each whole or not at all."""
-    for kind in ("png", "pdf"):
-        path = directory / f"{name}.{kind}"
-        temporary = path.with_name(f".{path.name}")
-        # Without its date the same figure is the same file.
-        metadata = {"CreationDate": None} if kind == "pdf" else None
-        try:
-            figure.savefig(temporary, dpi=150, format=kind, metadata=metadata)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def by_distance(layers: dict[str, dict[str, Any]], title: str) -> Figure:

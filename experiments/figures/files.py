@@ -20,9 +20,11 @@ def save(figure: Figure, path: pathlib.Path) -> None:
         target = path.with_suffix(f".{kind}")
         temporary = target.with_name(f".{target.name}")
         try:
+            # Without its date the same figure is the same file.
+            metadata = {"CreationDate": None} if kind == "pdf" else None
             # Text stays text in a PDF, so that it can be searched and edited.
             with matplotlib.rc_context({"pdf.fonttype": 42}):
-                figure.savefig(temporary, dpi=150, format=kind)
+                figure.savefig(temporary, dpi=150, format=kind, metadata=metadata)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)

@@ -3,12 +3,12 @@
 import csv
 import json
 import pathlib
-import types
 
 import numpy as np
 import pytest
 
 from experiments.analysis import correlation as command
+from experiments.cli import main as cli_main
 from experiments.figures import correlation as figures
 from experiments.system.errors import ConfigError, UserError
 from experiments.training.checkpoints import Checkpoints
@@ -28,14 +28,11 @@ KERNELS = {
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path):
+def run(tmp_path):
     def run(**given):
-        values = {
-            "out": str(tmp_path / "out"), "kernels": None, "workdir": None, "run": None,
-            "seed": None, "layout": "auto", "layer": None, "max_distance": 8, "samples": 99,
-        } | given  # fmt: skip
-        monkeypatch.setattr(command, "FLAGS", types.SimpleNamespace(**values))
-        command.main()
+        values = {"out": tmp_path / "out", "max_distance": 8, "samples": 99} | given
+        arguments = [f"--{name}={value}" for name, value in values.items()]
+        cli_main.call(command.main, command.define, *arguments)
         return pathlib.Path(values["out"])
 
     return run
@@ -99,16 +96,16 @@ def test_a_workdir_is_read_by_run_and_seed(run, tmp_path, monkeypatch):
     for name, seed, scale in (("sobolev", 0, 1.0), ("l2", 3, 2.0), ("l2", 12, 3.0)):
         params = {"Conv_0": {"kernel": scale * KERNELS["first/kernel"], "bias": np.ones(12)}}
         folder = workdir / "checkpoints" / name / f"seed_{seed}"
-        Checkpoints(folder).save(5, {"params": params, "step": np.array(5)})
+        Checkpoints(folder).save(5, {"state": {"params": params}, "step": np.array(5)})
     gan = {"generator": {"params": {"Conv_0": {"kernel": KERNELS["second/kernel"]}}}}
-    Checkpoints(tmp_path / "g" / "checkpoints" / "l2" / "seed_0").save(1, {"networks": gan})
+    Checkpoints(tmp_path / "g" / "checkpoints" / "l2" / "seed_0").save(1, {"state": gan})
 
     read = command.read_workdir
     assert list(read(workdir)) == ["Conv_0/kernel"]
     for arguments, scale in (((), 2.0), (("l2", 12), 3.0), (("sobolev",), 1.0)):
         found = read(workdir, *arguments)["Conv_0/kernel"]
         np.testing.assert_array_equal(found, scale * KERNELS["first/kernel"])
-    assert list(read(tmp_path / "g")) == ["generator/params/Conv_0/kernel"]
+    assert list(read(tmp_path / "g")) == ["generator/Conv_0/kernel"]
     with pytest.raises(ConfigError, match="^run: got adam; accepted: l2, sobolev"):
         read(workdir, "adam")
     with pytest.raises(ConfigError, match="^seed: got 4; accepted: 3, 12"):
