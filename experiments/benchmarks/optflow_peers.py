@@ -1,4 +1,4 @@
-"""Other ways to compute the OptFlow cost and gradient, for `bench_optflow` to compare with.
+"""Other ways to compute the OptFlow cost and gradient, which `benchmarks.optflow` compares with.
 
 Each is a function from filters (N, T, H, W) to (cost (N,), gradient (N, T, H, W)) at alpha = 1, and
 solves the primal system of "3D ConvNets with Optical Flow Based Regularization", eq. (11),
@@ -45,9 +45,9 @@ def differences(shape: tuple[int, int, int]) -> tuple[sp.csr_matrix, ...]:
 
 @functools.lru_cache(maxsize=8)
 def _pattern(shape: tuple[int, int, int]) -> tuple[sp.csc_matrix, np.ndarray, ...]:
-    """H with a = b = 0 but the pattern of any a, b, and where its three diagonals are stored.
+    """H with a = b = 0 but the pattern of any a, b, and where its diagonals are stored.
 
-    Paid once for a shape, so that what is timed is the solution and not Python's bookkeeping.
+    Made once for each shape, so that solving is timed and not Python's bookkeeping.
     """
     dx, dy, dt = differences(shape)
     n = dx.shape[0]
@@ -88,7 +88,7 @@ def _cost_and_gradient(shape, derivatives, x) -> tuple[float, np.ndarray]:
 
 
 def scipy_per_filter(filters: np.ndarray) -> Result:
-    """SciPy's sparse LU, one filter at a time, float64, into a pattern that is made once."""
+    """SciPy's sparse LU, one filter at a time, float64; the pattern of H is made once."""
     results = []
     for w in np.asarray(filters, np.float64):
         hessian, right, derivatives = _system(w)
@@ -99,10 +99,10 @@ def scipy_per_filter(filters: np.ndarray) -> Result:
 
 
 def scipy_as_the_paper(filters: np.ndarray) -> Result:
-    """SciPy's sparse LU one filter at a time, the Hessian put together for each one, float64.
+    """SciPy's sparse LU, one filter at a time, float64; each Hessian is built anew.
 
     "We derive and explicitly construct the Hessian and gradient at U = V = 0, then use the sparse
-    module included in SciPy": with sparse products, not by filling a pattern that is known.
+    module included in SciPy": here by sparse products.
     """
     results = []
     for w in np.asarray(filters, np.float64):
@@ -159,7 +159,7 @@ def _loss(w: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
 
 
 def _with_envelope(solve: Callable[[jax.Array], tuple[jax.Array, jax.Array]]):
-    """From a solver of one filter to cost and gradient of a batch, the flow held fixed."""
+    """Cost and gradient of a batch, from a solver of one filter; the flow is held fixed."""
 
     @jax.jit
     def cost_and_gradient(filters):

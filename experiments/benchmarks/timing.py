@@ -1,4 +1,4 @@
-"""Timing several calls fairly: in turns, in one process, so that a drift hits all alike."""
+"""Timing several calls in turns, in one process, so that a drift of the machine hits all alike."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ import numpy as np
 
 
 def in_turns(calls: dict[str, Callable[[], Any]], turns: int) -> dict[str, np.ndarray]:
-    """Seconds of each call, (turns,), all calls one after another in every turn.
+    """Seconds of each call, (turns,); every turn makes all calls, one after another.
 
-    What a call returns is waited for.
+    The order is new in every turn, because a call is up to a third faster or slower depending on
+    the one before it. Each call is first made twice, untimed, to compile and to allocate memory.
 
-    In a new order in every turn, because a call is up to a third faster or slower depending on the
-    one before it. Each is first run twice, untimed, for compilation and for memory to be at hand.
+    Args:
+      calls: by name; the time until their results are ready is measured.
+      turns: number of turns.
+
+    Example:
+      >>> seconds = in_turns({"a": lambda: 1, "b": lambda: 2}, turns=3)
+      >>> {name: times.shape for name, times in seconds.items()}
+      {'a': (3,), 'b': (3,)}
     """
     order = np.random.default_rng(0)
     for call in calls.values():
@@ -32,6 +39,11 @@ def in_turns(calls: dict[str, Callable[[], Any]], turns: int) -> dict[str, np.nd
 
 
 def quartiles(values: np.ndarray) -> dict[str, float]:
-    """Median and quartiles."""
+    """Median and quartiles.
+
+    Example:
+      >>> quartiles(np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
+      {'median': 3.0, 'low': 2.0, 'high': 4.0}
+    """
     low, median, high = np.percentile(values, [25, 50, 75])
     return {"median": float(median), "low": float(low), "high": float(high)}

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+import channel_grad
 from experiments.analysis import metric_figures
 from experiments.cli import main as command
 from experiments.figures import metric_figures as figures
@@ -27,6 +28,8 @@ def test_every_metric_has_a_panel_and_kernels_on_top_of_each_other_are_told_apar
     names = list(metric_figures.METRICS)
     kernels = dict.fromkeys(names, flat)  # the worst case: all curves coincide
     lines = {name: np.full(n, i + 1.0) for i, name in enumerate(names)}
+    drawn = {type(metric) for metric in metric_figures.METRICS.values()}
+    assert drawn == set(channel_grad.METRICS.values())
     figure = figures.metrics(kernels, lines)
     whole, enlarged, *panels = figure.axes
     looks = [(c.get_linewidth(), c.get_linestyle(), c.get_alpha()) for c in whole.lines]

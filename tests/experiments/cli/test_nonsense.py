@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 import pathlib
 
 import numpy as np
@@ -99,13 +98,7 @@ def load_command(name):
     """(module, define, main) of a command."""
     module = importlib.import_module(f"experiments.{name}")
     owner = module if hasattr(module, "define") else getattr(module, "EXPERIMENT", module)
-    return module, getattr(owner, "define", None), owner.main
-
-
-def is_converted(name):
-    """Whether the command is `define(values)` and `main(values)`: to be removed when all are."""
-    _, define, _ = load_command(name)
-    return define is not None and len(inspect.signature(define).parameters) == 1
+    return module, owner.define, owner.main
 
 
 @functools.cache
@@ -131,15 +124,6 @@ def nonsense(name, flag):
         "string": entry(TEXTS, ENUMS),
     }[flags_of(name)[flag].flag_type()]
     return [x for x in by_type if x not in entry(ACCEPTED)] + list(entry(MORE))
-
-
-def cases():
-    for name in COMMANDS:
-        if not is_converted(name):
-            yield pytest.param(name, "", marks=pytest.mark.skip("has no flags of its own yet"))
-            continue
-        for flag in flags_of(name):
-            yield name, flag
 
 
 def files(folder):
@@ -187,7 +171,9 @@ def no_work(monkeypatch):
 _cached_load = functools.cache(data.load)
 
 
-@pytest.mark.parametrize(("name", "flag"), list(cases()))
+@pytest.mark.parametrize(
+    ("name", "flag"), [(name, flag) for name in COMMANDS for flag in flags_of(name)]
+)
 def test_nonsense_is_refused_by_name(name, flag, study, no_work, tmp_path, monkeypatch):
     module, define, main = load_command(name)
     if name == "analysis.filters":
