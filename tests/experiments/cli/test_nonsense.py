@@ -58,13 +58,13 @@ TEXTS = {
     ("prepare_data", "lists"): READ,
     ("analysis.filters", "workdir"): (*READ, "/proc", "FILE", "nowhere"),
     ("analysis.correlation", "workdir"): READ,
-    ("analysis.correlation", "kernels"): (*READ, "/proc", "nowhere.npz", "FILE"),
+    ("analysis.correlation", "kernels"): (*READ, "/proc", "FILE"),
     ("analysis.correlation", "run"): ("",),  # ignored without --workdir
 }
 ACCEPTED = {
     ("benchmarks.channel_grad", "batch_sizes"): ("",),  # times no step
     ("analysis.filters", "clips"): ("",),  # draws no clip
-    ("analysis.correlation", "seed"): ("-1", "-100000000000000000000"),  # ignored as well
+    ("analysis.correlation", "seed"): ("-1", "-100000000000000000000"),  # ignored without --workdir
 }
 MORE = {
     ("", "sweep"): ("", "x", "lam", "lam:", "lam:x", "lam:nan", "learning_rate:-1", "nonsense:1"),
@@ -91,6 +91,7 @@ MORE = {
     ("", "max_distance"): ("0",),
     ("", "samples"): ("0",),
     ("analysis.filters", "seed"): ("5",),
+    ("analysis.correlation", "seed"): (),  # ignored without --workdir
 }
 
 
