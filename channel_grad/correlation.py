@@ -329,21 +329,21 @@ class _Pairs:
 def _check(kernel, axis: int, other: int | None) -> tuple[np.ndarray, int, int | None]:
     """The kernel in float64, and its axes as numbers >= 0."""
     kernel = np.asarray(kernel, np.float64)
-    found: list[int | None] = []
-    for name, number in (("axis", axis), ("other", other)):
-        if number is None:
-            found.append(None)
-        elif not -kernel.ndim <= number < kernel.ndim:
-            raise ValueError(f"{name}: got {number}; accepted: an axis of shape {kernel.shape}")
-        else:
-            found.append(number % kernel.ndim)
-    if found[0] == found[1]:
+
+    def number(name: str, given: int) -> int:
+        if not -kernel.ndim <= given < kernel.ndim:
+            raise ValueError(f"{name}: got {given}; accepted: an axis of shape {kernel.shape}")
+        return given % kernel.ndim
+
+    along = number("axis", axis)
+    against = None if other is None else number("other", other)
+    if along == against:
         raise ValueError(f"other: got {other}; accepted: None, or not the same axis as {axis}")
     if not kernel.size:
         raise ValueError(f"kernel: got shape {kernel.shape}; accepted: no axis of length 0")
     if not np.isfinite(kernel).all():
         raise ValueError("kernel: got NaN or infinity; accepted: finite weights")
-    return kernel, *found
+    return kernel, along, against
 
 
 def _reciprocal(x: np.ndarray) -> np.ndarray:

@@ -75,11 +75,14 @@ def _metric_fields() -> list[tuple[str, type, Any]]:
     ]
     for name, found in names.items():
         default = found[0][1].default
-        # Metrics that share a name may accept different values; the metric itself checks them.
+        # Metrics that share a name may accept different values; the metric itself checks them. The
+        # least of their bounds is checked for a metric that is not used, too.
+        bounds = [field.metadata.get("minimum", field.metadata.get("above")) for _, field in found]
+        minimum = None if None in bounds else min(bounds)
         texts = [f"{metric}: {field.metadata['help']}" for metric, field in found]
         choices = found[0][1].metadata.get("choices")
         text = " ".join(texts)
-        field = setting(default, text, choices=choices, search=_SEARCHED.get(name))
+        field = setting(default, text, choices=choices, minimum=minimum, search=_SEARCHED.get(name))
         fields.append((name, type(default), field))
     fields += [
         (

@@ -90,13 +90,17 @@ def sweep_runs(
     else:
         changes = [{name: value} for name, values in sweeps for value in values]
     runs = {_key(baseline): Run("baseline", baseline)}
+    unused = {name for name, _ in sweeps}
     for change in changes:
         try:
             config = with_settings(baseline, change)
         except ConfigError as error:
             raise ConfigError("sweep", error.got, f"{error.field}: {error.accepted}") from error
+        unused -= record(config).keys()
         name = ",".join(f"{key}={_text(value)}" for key, value in change.items())
         runs.setdefault(_key(config), Run(name, config))
+    if unused:
+        raise ConfigError("sweep", sorted(unused)[0], "a setting that at least one run uses")
     return list(runs.values())
 
 

