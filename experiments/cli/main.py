@@ -56,6 +56,7 @@ def run(main: Callable[..., Any], define: Define, *, accepts: Sequence[str] = ()
         if not flags.FLAGS["verbosity"].present:  # Orbax logs every file; --verbosity=0 shows it.
             logging.set_verbosity(logging.FATAL)
         interrupt.install()
+        sys.excepthook = _without_closed_loops(sys.excepthook)
         try:
             names = parse_flags(values, argv, accepts)
             main(values, *names)
@@ -198,6 +199,19 @@ def _check_text(name: str, value: Any) -> None:
         pathlib.Path(value).expanduser()
     except RuntimeError as error:
         raise ConfigError(name, value, "the home folder of a user of this machine") from error
+
+
+def _without_closed_loops(hook: Callable[..., None]) -> Callable[..., None]:
+    """The hook, silent for what Orbax's threads raise after a failed save, dozens of times.
+
+    The save itself has raised by then, with the reason.
+    """
+
+    def filtered(kind, error, trace):
+        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+            hook(kind, error, trace)
+
+    return filtered
 
 
 def _absl_flags(argv: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ MODULE is a training command, such as `experiments.cifar_resnet56`. FAULT is one
     kill_step:N    SIGKILL when this process has done N steps
     kill_save:N    SIGKILL in the middle of writing the N-th checkpoint of this process
     full:N         the disk is full from the N-th file on that is synced to it
+    large:N        files may have N bytes at most (as after `ulimit -f`)
     interrupt:N    Ctrl-C when this process has done N steps
     swallowed:N    the same, but a library swallows the KeyboardInterrupt
 """
@@ -80,11 +81,18 @@ def fill_disk_at(number):
     os.fsync = full
 
 
+def limit_files_to(size):
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
 FAULTS = {
     "no": lambda number: None,
     "kill_step": lambda number: at_step(number, kill),
     "kill_save": kill_in_save,
     "full": fill_disk_at,
+    "large": limit_files_to,
     "interrupt": lambda number: at_step(number, interrupt),
     "swallowed": lambda number: at_step(number, interrupt_swallowed),
 }

@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -106,3 +109,29 @@ def test_seeds_that_are_not_accepted_leave_nothing(tmp_path, seeds, message):
             workdir=tmp_path / "w", seeds=seeds,
         )  # fmt: skip
     assert not (tmp_path / "w").exists()
+
+
+def test_a_file_above_its_size_limit_is_one_line(tmp_path, run_process):
+    module = "tests.experiments.training.autoencoder"
+    done = run_process(module, "large:20000", *FLAGS, f"--workdir={tmp_path}/w")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no space left on a disk that is written to, or a file ab")
+    assert done.stderr.count("\n") == 1 and "--resume" in done.stderr
+
+
+def test_training_goes_on_where_nobody_reads_its_output(tmp_path):
+    command = [
+        sys.executable,
+        "tests/experiments/faults.py",
+        "tests.experiments.training.autoencoder",
+    ]
+    flags = [*FLAGS, f"--workdir={tmp_path}/w"]
+    process = subprocess.Popen(
+        [*command, "no", *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+    )  # fmt: skip
+    assert process.stdout.readline().startswith(b"results, checkpoints and figures:")
+    process.stdout.close()
+    errors = process.stderr.read().decode()
+    assert process.wait() == 0, errors
+    assert "Traceback" not in errors and (tmp_path / "w/summary.json").exists()
