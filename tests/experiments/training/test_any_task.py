@@ -120,18 +120,15 @@ def test_a_file_above_its_size_limit_is_one_line(tmp_path, run_process):
 
 
 def test_training_goes_on_where_nobody_reads_its_output(tmp_path):
-    command = [
-        sys.executable,
-        "tests/experiments/faults.py",
-        "tests.experiments.training.autoencoder",
-    ]
+    module = "tests.experiments.training.autoencoder"
     flags = [*FLAGS, f"--workdir={tmp_path}/w"]
-    process = subprocess.Popen(
-        [*command, "no", *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    with subprocess.Popen(
+        [sys.executable, "tests/experiments/faults.py", module, "no", *flags],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": os.getcwd()},
-    )  # fmt: skip
-    assert process.stdout.readline().startswith(b"results, checkpoints and figures:")
-    process.stdout.close()
-    errors = process.stderr.read().decode()
-    assert process.wait() == 0, errors
+    ) as process:  # fmt: skip
+        assert process.stdout.readline().startswith(b"results, checkpoints and figures:")
+        process.stdout.close()
+        errors = process.stderr.read().decode()
+    assert process.returncode == 0, errors
     assert "Traceback" not in errors and (tmp_path / "w/summary.json").exists()
