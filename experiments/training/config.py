@@ -8,10 +8,11 @@ import math
 from experiments.system.errors import ConfigError
 from experiments.training.settings import Config, above, composed, one_of, setting
 
-METRICS = ("l2", "reweighted_l2", "sobolev", "laplacian")
+METRICS = ("l2", "reweighted_l2", "sobolev", "laplacian", "centralization")
 DIRECTIONS = ("output", "input", "raster")
 LAYERS = ("conv", "all")
-OPTIMIZERS = ("sgd", "adam")
+OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
+DECOUPLED = ("adamw", "muon")  # weight decay is no part of the gradient
 SCHEDULES = ("step", "cosine")
 PRECISIONS = ("float32", "bfloat16")
 MOST_STEPS = 2**31 - 1  # steps are counted in 32 bits on the device
@@ -21,6 +22,7 @@ _USED_BY = {
     "reweighted_l2": {"lam", "form"},
     "sobolev": {"lam", "l2_weight", "discretization"},
     "laplacian": {"sigma"},
+    "centralization": set(),
 }
 
 
@@ -59,7 +61,11 @@ class MetricConfig(Config):
             above("lam", self.lam, 0.0)
 
     def used(self) -> set[str]:
-        where = set() if self.name == "l2" else {"direction", "layers"}
+        where = {"direction", "layers"}
+        if self.name == "l2":
+            where = set()
+        elif self.name == "centralization":  # always of each output channel
+            where = {"layers"}
         return {"name"} | where | _USED_BY.get(self.name, set())
 
 
@@ -67,7 +73,14 @@ class MetricConfig(Config):
 class OptimizerConfig(Config):
     """An optimizer with a metric in front, and its learning rate over time."""
 
-    name: str = setting("sgd", "Optimizer.", choices=OPTIMIZERS, flag="optimizer")
+    name: str = setting(
+        "sgd",
+        "Optimizer. Weight decay is part of the gradient for sgd and adam, and decoupled "
+        "(learning_rate * weight_decay * weights) for adamw and muon; muon moves the kernels of "
+        "convolutions, and adamw (with Nesterov momentum) everything else.",
+        choices=OPTIMIZERS,
+        flag="optimizer",
+    )
     learning_rate: float = setting(
         0.1,
         "Learning rate at the start (for cosine: at the end of the warm-up).",
@@ -90,10 +103,17 @@ class OptimizerConfig(Config):
     )
     decay_epochs: float = setting(40.0, "See --schedule=step.", above=0.0)
     decay_factor: float = setting(10.0, "See --schedule=step.", above=0.0)
+    match_norm: bool = setting(
+        False,
+        "Rescale the metric's gradient, kernel by kernel, to the norm of the plain gradient: a "
+        "control that takes the metric's gain away and leaves its direction.",
+    )
     metric: MetricConfig = composed(MetricConfig)
 
     def used(self) -> set[str]:
         used = {"name", "learning_rate", "schedule", "metric"}
+        if self.match_norm and self.metric.name != "l2":
+            used |= {"match_norm"}
         if self.name == "sgd":
             used |= {"momentum", "momentum_step"}
             used |= {"momentum_max"} if self.momentum_step else set()

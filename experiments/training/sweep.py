@@ -18,14 +18,15 @@ from experiments.training.task import Headline
 # What conclusions report: at the best validation step, at the end, and their difference.
 REPORTED = ("validation", "test", "train", "final_validation", "gap")
 MOST_RUNS = 10_000
+_SWITCH = {"true": True, "false": False}
 
 
 def sweepable(config: type[Config]) -> dict[str, Leaf]:
-    """The settings that can be swept, by the names of their flags: numbers and choices."""
+    """The settings that can be swept, by the names of their flags: numbers, choices, switches."""
     return {
         leaf.flag: leaf
         for leaf in leaves(config)
-        if leaf.has_flag and (leaf.type in (int, float) or leaf.field.metadata["choices"])
+        if leaf.has_flag and (leaf.type in (bool, int, float) or leaf.field.metadata["choices"])
     }
 
 
@@ -45,9 +46,9 @@ def parse_sweep(text: str, config: type[Config]) -> tuple[str, list[Any]]:
     parsed = []
     for value in values.split(","):
         try:
-            parsed.append(leaf.type(value))
-        except ValueError as error:
-            kind = {int: "integers", float: "numbers"}[leaf.type]
+            parsed.append(_SWITCH[value] if leaf.type is bool else leaf.type(value))
+        except (KeyError, ValueError) as error:
+            kind = {bool: "true or false", int: "integers", float: "numbers"}[leaf.type]
             raise ConfigError("sweep", repr(text), f"values of {name} that are {kind}") from error
     return name, list(dict.fromkeys(parsed))
 
@@ -233,4 +234,4 @@ def _key(config: Config) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
