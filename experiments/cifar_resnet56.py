@@ -14,47 +14,14 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from experiments.cli.flags import Derived
+from experiments.cli import cifar
 from experiments.cli.training import Experiment
 from experiments.data.dataset import Dataset
 from experiments.models.resnet import ResNet
 from experiments.system.errors import ConfigError
-from experiments.tasks.augmentation import random_crop_and_flip
-from experiments.tasks.supervised import Supervised, classification
-from experiments.training.config import DECOUPLED, PRECISIONS, Length, OptimizerConfig
-from experiments.training.optimizer import make_optimizer
+from experiments.tasks.supervised import Supervised
+from experiments.training.config import PRECISIONS, Length, OptimizerConfig
 from experiments.training.settings import Config, composed, setting
-
-# SGD and Adam as in section 4 of the paper; AdamW and Muon as they are usually run.
-RATES = {"sgd": 0.1, "adam": 0.01, "adamw": 1e-3, "muon": 1e-3}
-LEARNING_RATE = Derived(
-    ", ".join(f"{rate:g} for {name}" for name, rate in RATES.items()),
-    lambda dataset, chosen: RATES.get(chosen.get("optimizer"), 0.1),
-)
-WEIGHT_DECAY = Derived(
-    "0.0005 for sgd and adam, 0.05 for adamw and muon",
-    lambda dataset, chosen: 0.05 if chosen.get("optimizer") in DECOUPLED else 5e-4,
-)
-# ResNet-56 as in Osher et al.: the learning rate is divided by 10 every 40 epochs.
-PAPER = {"learning_rate": LEARNING_RATE, "weight_decay": WEIGHT_DECAY}
-
-
-def _quick_epochs(dataset: Dataset) -> float:
-    return (13_000 if dataset.name == "digits" else 20_000) / len(dataset.train)
-
-
-# Small batches and a short cosine: the most accuracy in a few minutes of two cores.
-QUICK = PAPER | {
-    "schedule": "cosine",
-    "batch_size": 32,
-    "epochs": Derived(
-        "13,000 images of digits, 20,000 of other datasets",
-        lambda dataset, chosen: _quick_epochs(dataset),
-    ),
-    "evaluate_every": Derived(
-        "a fifth of the preset's epochs", lambda dataset, chosen: _quick_epochs(dataset) / 5
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,23 +49,15 @@ class CifarConfig(Config):
 
 def build(config: CifarConfig, dataset: Dataset) -> tuple[Supervised, Length]:
     """The network, the augmentation of He et al. and the optimizer."""
-    examples = len(dataset.train)
-    optimizer, schedule = make_optimizer(
-        config.optimizer,
-        config.length.steps(examples),
-        config.length.steps_per_epoch(examples),
-        weight_decay=config.weight_decay,
-    )
     model = ResNet(config.depth, dataset.num_classes, dtype=jnp.dtype(config.precision))
-    augment = random_crop_and_flip(flip=dataset.mirror_symmetric)
-    return classification(model, dataset, optimizer, schedule, augment=augment), config.length
+    return cifar.build(model, config.optimizer, config.length, config.weight_decay, dataset)
 
 
 EXPERIMENT = Experiment(
     name="cifar_resnet56",
     config=CifarConfig,
-    presets={"quick": QUICK, "paper": PAPER},
-    datasets=("auto", "digits", "cifar10", "mnist", "fashion_mnist"),
+    presets=cifar.presets(sgd_rate=0.1, digits=13_000, others=20_000),
+    datasets=cifar.DATASETS,
     preferred="cifar10",
     build=build,
 )

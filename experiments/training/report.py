@@ -58,7 +58,6 @@ class Column:
 
     Attributes:
       title: network, optimizer, batch size and dataset in words.
-      name: the same, fit for a file.
       model: the network.
       dataset: the name of the dataset.
       optimizer: "sgd", ...; None where the experiment has no such setting.
@@ -73,7 +72,6 @@ class Column:
     """
 
     title: str
-    name: str
     model: str
     dataset: str
     optimizer: str | None
@@ -323,7 +321,6 @@ def _column(key: tuple, parts: list[Part]) -> Column:
     tuning = [part.tuning for part in parts if part.tuning is not None]
     return Column(
         title=", ".join(words),
-        name="_".join(words).replace(" ", "_"),
         model=model,
         dataset=dataset,
         optimizer=optimizer,

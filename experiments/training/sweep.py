@@ -30,17 +30,17 @@ def sweepable(config: type[Config]) -> dict[str, Leaf]:
     }
 
 
-def parse_sweep(text: str, config: type[Config]) -> tuple[str, list[Any]]:
+def parse_sweep(text: str, config: type[Config], flag: str = "sweep") -> tuple[str, list[Any]]:
     """ "name:value,value,..." to (name, values), each value once.
 
     Raises:
-      ConfigError: naming sweep, where the name or a value is not accepted.
+      ConfigError: naming the flag, where the name or a value is not accepted.
     """
     known = sweepable(config)
     name, colon, values = text.partition(":")
     if not colon or name not in known:
         raise ConfigError(
-            "sweep", repr(text), f"NAME:VALUE,VALUE,... with NAME one of {', '.join(known)}"
+            flag, repr(text), f"NAME:VALUE,VALUE,... with NAME one of {', '.join(known)}"
         )
     leaf = known[name]
     parsed = []
@@ -49,7 +49,7 @@ def parse_sweep(text: str, config: type[Config]) -> tuple[str, list[Any]]:
             parsed.append(_SWITCH[value] if leaf.type is bool else leaf.type(value))
         except (KeyError, ValueError) as error:
             kind = {bool: "true or false", int: "integers", float: "numbers"}[leaf.type]
-            raise ConfigError("sweep", repr(text), f"values of {name} that are {kind}") from error
+            raise ConfigError(flag, repr(text), f"values of {name} that are {kind}") from error
     return name, list(dict.fromkeys(parsed))
 
 
@@ -83,7 +83,7 @@ def sweep_runs(
             config = with_settings(baseline, change)
         except ConfigError as error:
             raise ConfigError("sweep", error.got, f"{error.field}: {error.accepted}") from error
-        name = ",".join(f"{key}={_text(value)}" for key, value in change.items())
+        name = ",".join(f"{key}={text_of(value)}" for key, value in change.items())
         runs.setdefault(_key(config), Run(name, config))
     return list(runs.values())
 
@@ -166,7 +166,12 @@ def by_seed(run: dict[str, Any], which: str, headline: Headline) -> dict[int, fl
 
 
 def swept(run: dict[str, Any]) -> str | None:
-    """The name of the setting that a sweep varied in this run; None for the baseline."""
+    """The name of the setting that a sweep varied in this run; None for the baseline.
+
+    Of a grid, which varies several at once, it is "combination".
+    """
+    if "," in run["name"]:
+        return "combination"
     name, equals, _ = run["name"].partition("=")
     return name if equals else None
 
@@ -231,7 +236,8 @@ def _key(config: Config) -> str:
     return repr(sorted(record(config).items()))
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A value of a setting, as it is written in the name of a run."""
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
