@@ -63,7 +63,7 @@ def build(config: VggConfig, dataset: Dataset) -> tuple[Supervised, Length]:
 EXPERIMENT = Experiment(
     name="cifar_vgg16",
     config=VggConfig,
-    presets=cifar.presets(sgd_rate=0.01, digits=7_000, others=10_000),
+    presets=cifar.presets(sgd_rate=0.01, digits=4_000, others=4_000, batch_size=16, evaluations=2),
     datasets=cifar.DATASETS,
     preferred="cifar10",
     build=build,

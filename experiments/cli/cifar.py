@@ -16,7 +16,9 @@ from experiments.training.optimizer import make_optimizer
 DATASETS = ("auto", "digits", "cifar10", "mnist", "fashion_mnist")
 
 
-def presets(sgd_rate: float, digits: int, others: int) -> dict[str, dict[str, Any]]:
+def presets(
+    sgd_rate: float, digits: int, others: int, batch_size: int = 32, evaluations: int = 5
+) -> dict[str, dict[str, Any]]:
     """The presets quick and paper.
 
     paper is section 4 of Channel-directed gradients, after Osher et al.: the learning rate is
@@ -27,6 +29,8 @@ def presets(sgd_rate: float, digits: int, others: int) -> dict[str, dict[str, An
       sgd_rate: the learning rate of sgd.
       digits: images that quick trains on, of digits.
       others: the same of other datasets.
+      batch_size: of quick.
+      evaluations: of quick, evenly spaced.
     """
     # SGD and Adam as in the paper; AdamW and Muon as they are usually run.
     rates = {"sgd": sgd_rate, "adam": 0.01, "adamw": 1e-3, "muon": 1e-3}
@@ -46,13 +50,14 @@ def presets(sgd_rate: float, digits: int, others: int) -> dict[str, dict[str, An
     }
     quick = paper | {
         "schedule": "cosine",
-        "batch_size": 32,
+        "batch_size": batch_size,
         "epochs": Derived(
             f"{digits:,} images of digits, {others:,} of other datasets",
             lambda dataset, chosen: quick_epochs(dataset),
         ),
         "evaluate_every": Derived(
-            "a fifth of the preset's epochs", lambda dataset, chosen: quick_epochs(dataset) / 5
+            f"1/{evaluations} of the preset's epochs",
+            lambda dataset, chosen: quick_epochs(dataset) / evaluations,
         ),
     }
     return {"quick": quick, "paper": paper}

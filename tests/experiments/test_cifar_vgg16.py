@@ -26,20 +26,20 @@ def test_the_paper_preset_is_section_4():
     assert (config.optimizer.decay_epochs, config.optimizer.decay_factor) == (40.0, 10.0)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
-def test_a_short_run(run_main, tmp_path, optimizer):
-    arguments = (
-        "--dataset=digits", "--narrowing=32", "--epochs=0.1", "--metric=sobolev",
-        f"--optimizer={optimizer}", f"--workdir={tmp_path}/w",
+def test_a_short_run(run_main, tmp_path):
+    summary = run_main(
+        "cifar_vgg16", "--dataset=digits", "--narrowing=64", "--epochs=0.05", "--metric=sobolev",
+        f"--workdir={tmp_path}/w",
     )  # fmt: skip
-    summary = run_main("cifar_vgg16", *arguments)
     (run,) = summary["runs"]
-    assert run["n"] == 1 and summary["model"] == "vgg16_by_32"
-    decay = {"sgd": 5e-4, "muon": 0.05}[optimizer]
-    assert run["settings"]["weight_decay"] == decay
-    # Its checkpoint is read back, the state of the optimizer included.
-    (tmp_path / "w/summary.json").unlink()
-    assert run_main("cifar_vgg16", *arguments, "--resume")["runs"][0]["n"] == 1
+    assert run["n"] == 1 and summary["model"] == "vgg16_by_64"
+    assert (run["settings"]["weight_decay"], run["settings"]["learning_rate"]) == (5e-4, 0.01)
+
+
+def test_weight_decay_is_that_of_the_optimizer():
+    decay = EXPERIMENT.presets["paper"]["weight_decay"]
+    values = [decay.value(None, {"optimizer": o}) for o in ("sgd", "adam", "adamw", "muon")]
+    assert values == [5e-4, 5e-4, 0.05, 0.05]
 
 
 def test_a_narrowing_that_does_not_divide(run_main, tmp_path):

@@ -48,3 +48,17 @@ def test_metrics_and_matched_norms_in_one_grid_without_validation(tmp_path, caps
     ]  # fmt: skip
     assert "no validation examples" in capsys.readouterr().out
     assert (tmp_path / "w/runs.png").exists()  # bars are of the test split
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_baselines_are_trained_saved_and_read_back(tmp_path, optimizer):
+    arguments = (
+        f"--optimizer={optimizer}", "--metric=centralization", "--epochs=0.2",
+        f"--workdir={tmp_path}/w",
+    )  # fmt: skip
+    summary = call(*arguments)
+    assert summary["runs"][0]["settings"]["optimizer"] == optimizer
+    (tmp_path / "w/summary.json").unlink()
+    again = call(*arguments, "--resume")  # from the last checkpoint
+    rows = [s["runs"][0]["trials"][0] for s in (summary, again)]
+    assert rows[0]["test_accuracy"] == rows[1]["test_accuracy"]

@@ -58,7 +58,9 @@ def test_the_figure_shows_means_intervals_and_sgd_as_a_line():
     )
     (axis,) = figure.axes
     (bars,) = axis.containers
-    np.testing.assert_allclose(bars.lines[0].get_data(), [[1, 20], [65, 80]])
+    means = bars.lines[0]
+    assert list(means.get_xdata()) == [1, 20]
+    assert list(means.get_ydata()) == pytest.approx([65, 80])
     # Two values 10 apart: their deviation is 10 / sqrt 2, so the standard error is 5.
     low, high = bars.lines[2][0].get_segments()[0][:, 1]
     assert (high - low) / 2 == pytest.approx(12.706204736 * 5.0)
