@@ -17,6 +17,8 @@ from experiments.figures import report as figures
 from experiments.system.files import write_text
 from experiments.training import report, report_tables
 
+SEVERAL = "workdir"  # what the names on the command line are
+
 
 def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
@@ -40,4 +42,4 @@ def main(values: flags.FlagValues, *workdirs: str) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, define, several="workdir")
+    command.run(main, define, several=SEVERAL)
