@@ -113,7 +113,7 @@ def bars(summary: dict[str, Any], headline: Headline) -> Figure:
     everything = np.concatenate(values)
     margin = 0.15 * (np.ptp(everything) or 1.0) + max(halves)
     axis.set_xlim(max(0.0, everything.min() - margin), everything.max() + margin)
-    axis.set_xlabel(f"test {headline.label}; bars: mean with 95 % interval, dots: trials")
+    axis.set_xlabel(f"test {headline.label}\nbars: mean with 95 % interval; dots: trials")
     axis.grid(alpha=0.3, axis="x")
     axis.set_title(_title(summary))
     return figure
