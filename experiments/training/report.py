@@ -21,7 +21,7 @@ from experiments.training.paper_results import Reported
 from experiments.training.settings import leaves
 from experiments.training.task import Headline
 
-SAME_SETTINGS, AT_ITS_BEST = "the same settings", "each at its best"
+SAME_VALUE, AT_ITS_BEST = "the same value for all", "each at its best"
 _METRIC_SETTINGS = {leaf.flag for leaf in leaves(MetricConfig)}
 _PREFIXES = ("", "generator_", "discriminator_")
 # What two trainings of one trial on one machine need not share.
@@ -123,7 +123,7 @@ class Row:
       mean, std, n: of the test headline over the trials that ended; None where there is none.
       diverged, missing: numbers of trials.
       baseline: the name of the run that it is compared with; None for a baseline.
-      kind: `SAME_SETTINGS` or `AT_ITS_BEST`; None for a baseline.
+      kind: `SAME_VALUE` or `AT_ITS_BEST` of the setting that was tuned; None where none was.
       pairs: seeds of which both have a trial that ended.
       difference: run - baseline, mean over the pairs.
       interval: 95 % of Student's t on the paired differences, or None.
@@ -219,7 +219,8 @@ def compare(columns: Sequence[Column]) -> list[Row]:
         first, *others = column.runs
         only_best = set(column.best.values()) - {_same_rate(column, m) for m in column.best}
         rows.append(_row(column, first))
-        rows += [_row(column, run, first, SAME_SETTINGS) for run in others if run not in only_best]
+        kind = SAME_VALUE if column.best else None
+        rows += [_row(column, run, first, kind) for run in others if run not in only_best]
         if column.best:
             best_first, *best_others = column.best.values()
             if best_first in only_best:

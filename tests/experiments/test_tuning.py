@@ -87,7 +87,7 @@ def test_the_report_compares_the_tuned_runs(study, tmp_path):
     path, _ = study
     command.call(report.main, report.define, str(path), f"--out={tmp_path}", several="workdir")
     text = (tmp_path / "table.md").read_text()
-    assert "l2 (the same settings)" in text and "(each at its best)" in text
+    assert "l2 (the same value for all)" in text and "(each at its best)" in text
 
 
 def test_both_tables_are_printed():
