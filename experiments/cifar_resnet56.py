@@ -14,42 +14,14 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from experiments.cli.flags import Derived
+from experiments.cli import cifar
 from experiments.cli.training import Experiment
 from experiments.data.dataset import Dataset
 from experiments.models.resnet import ResNet
 from experiments.system.errors import ConfigError
-from experiments.tasks.augmentation import random_crop_and_flip
-from experiments.tasks.supervised import Supervised, classification
+from experiments.tasks.supervised import Supervised
 from experiments.training.config import PRECISIONS, Length, OptimizerConfig
-from experiments.training.optimizer import make_optimizer
 from experiments.training.settings import Config, composed, setting
-
-# The paper's table 2: the rate of Adam is not SGD's.
-LEARNING_RATE = Derived(
-    "0.1 for sgd, 0.01 for adam",
-    lambda dataset, chosen: 0.01 if chosen.get("optimizer") == "adam" else 0.1,
-)
-# ResNet-56 as in Osher et al.: the learning rate is divided by 10 every 40 epochs.
-PAPER = {"learning_rate": LEARNING_RATE}
-
-
-def _quick_epochs(dataset: Dataset) -> float:
-    return (13_000 if dataset.name == "digits" else 20_000) / len(dataset.train)
-
-
-# Small batches and a short cosine: the most accuracy in a few minutes of two cores.
-QUICK = PAPER | {
-    "schedule": "cosine",
-    "batch_size": 32,
-    "epochs": Derived(
-        "13,000 images of digits, 20,000 of other datasets",
-        lambda dataset, chosen: _quick_epochs(dataset),
-    ),
-    "evaluate_every": Derived(
-        "a fifth of the preset's epochs", lambda dataset, chosen: _quick_epochs(dataset) / 5
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +30,10 @@ class CifarConfig(Config):
 
     depth: int = setting(56, "Layers of the network: 6 n + 2.", minimum=8)
     weight_decay: float = setting(
-        5e-4, "Added to the gradient as weight_decay * weights.", minimum=0.0, search=(1e-5, 1e-2)
+        5e-4,
+        "Added to the gradient as weight_decay * weights; see --optimizer.",
+        minimum=0.0,
+        search=(1e-5, 1e-2),
     )
     precision: str = setting("float32", "What convolutions compute in.", choices=PRECISIONS)
     optimizer: OptimizerConfig = composed(OptimizerConfig)
@@ -74,23 +49,15 @@ class CifarConfig(Config):
 
 def build(config: CifarConfig, dataset: Dataset) -> tuple[Supervised, Length]:
     """The network, the augmentation of He et al. and the optimizer."""
-    examples = len(dataset.train)
-    optimizer, schedule = make_optimizer(
-        config.optimizer,
-        config.length.steps(examples),
-        config.length.steps_per_epoch(examples),
-        weight_decay=config.weight_decay,
-    )
     model = ResNet(config.depth, dataset.num_classes, dtype=jnp.dtype(config.precision))
-    augment = random_crop_and_flip(flip=dataset.mirror_symmetric)
-    return classification(model, dataset, optimizer, schedule, augment=augment), config.length
+    return cifar.build(model, config.optimizer, config.length, config.weight_decay, dataset)
 
 
 EXPERIMENT = Experiment(
     name="cifar_resnet56",
     config=CifarConfig,
-    presets={"quick": QUICK, "paper": PAPER},
-    datasets=("auto", "digits", "cifar10", "mnist", "fashion_mnist"),
+    presets=cifar.presets(sgd_rate=0.1, digits=13_000, others=20_000),
+    datasets=cifar.DATASETS,
     preferred="cifar10",
     build=build,
 )

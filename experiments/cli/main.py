@@ -32,7 +32,13 @@ class FlagError(UserError):
     """A command line that cannot be parsed."""
 
 
-def run(main: Callable[..., Any], define: Define, *, accepts: Sequence[str] = ()) -> None:
+def run(
+    main: Callable[..., Any],
+    define: Define,
+    *,
+    accepts: Sequence[str] = (),
+    several: str | None = None,
+) -> None:
     """Runs a command to its end; a known error becomes one line and an exit code.
 
     Exit codes: 0 success, 1 a trial or the machine failed, 2 a flag or an input is not usable, 130
@@ -42,6 +48,8 @@ def run(main: Callable[..., Any], define: Define, *, accepts: Sequence[str] = ()
       main: called with the parsed flags, and with the name where the command takes one.
       define: defines the flags.
       accepts: the names that the command takes in front of its flags; none by default.
+      several: what the names are that the command takes any number of (one or more), such as
+        "workdir"; then `main` is called with each of them.
     """
     values = flags.FlagValues()
     define(values)
@@ -58,7 +66,7 @@ def run(main: Callable[..., Any], define: Define, *, accepts: Sequence[str] = ()
         interrupt.install()
         sys.excepthook = _without_closed_loops(sys.excepthook)
         try:
-            names = parse_flags(values, argv, accepts)
+            names = parse_flags(values, argv, accepts, several)
             main(values, *names)
             sys.stdout.flush()
         except Exception as error:
@@ -69,7 +77,13 @@ def run(main: Callable[..., Any], define: Define, *, accepts: Sequence[str] = ()
     app.run(guarded, flags_parser=parse)
 
 
-def call(main: Callable[..., Any], define: Define, *arguments: str, accepts=()) -> Any:
+def call(
+    main: Callable[..., Any],
+    define: Define,
+    *arguments: str,
+    accepts: Sequence[str] = (),
+    several: str | None = None,
+) -> Any:
     """Runs a command inside this process, for tests and notebooks: errors are raised.
 
     Args:
@@ -77,17 +91,21 @@ def call(main: Callable[..., Any], define: Define, *arguments: str, accepts=()) 
       define: see `run`.
       *arguments: as on the command line.
       accepts: see `run`.
+      several: see `run`.
     """
     values = flags.FlagValues()
     define(values)
-    names = parse_flags(values, ["command", *arguments], accepts)
+    names = parse_flags(values, ["command", *arguments], accepts, several)
     return main(values, *names)
 
 
 def parse_flags(
-    values: flags.FlagValues, argv: Sequence[str], accepts: Sequence[str] = ()
+    values: flags.FlagValues,
+    argv: Sequence[str],
+    accepts: Sequence[str] = (),
+    several: str | None = None,
 ) -> list[str]:
-    """Parses a command line into `values` and returns the names in front of the flags.
+    """Parses a command line into `values` and returns the names among the flags; see `run`.
 
     Raises:
       FlagError: naming the flag, what came and what is accepted.
@@ -101,6 +119,10 @@ def parse_flags(
         raise FlagError(usage.illegal_value(values, str(error))) from error
     for name in values:
         _check_text(name, values[name].value)
+    if several:
+        if not rest:
+            raise FlagError(f"{several}: got none; accepted: one or more, as in the first line")
+        return rest
     if not accepts:
         if rest:
             raise FlagError(f"unexpected argument {rest[0]!r}; accepted: flags --name=value")

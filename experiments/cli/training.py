@@ -7,6 +7,7 @@ import datetime
 import pathlib
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from absl import flags
@@ -14,6 +15,7 @@ from absl import flags
 from experiments import data
 from experiments.cli import flags as settings_flags
 from experiments.cli import main as command
+from experiments.cli import tuning
 from experiments.cli.flags import Presets
 from experiments.data.dataset import Dataset
 from experiments.data.validation import with_validation
@@ -45,6 +47,9 @@ class Experiment:
       limit: (dataset, parsed flags) to the dataset that is trained on.
       recorded: dataset to settings that have no flag.
       run_name: configuration to the name of its run, where runs differ in their metric alone.
+      defaults: by preset, values of flags that are no settings (--trials, --sweep, --grid) and of
+        --metric, where the command line has none.
+      draw: (workdir, summary) writes the figure that is the experiment's own.
     """
 
     name: str
@@ -58,6 +63,8 @@ class Experiment:
     limit: Callable[[Dataset, flags.FlagValues], Dataset] = lambda dataset, values: dataset
     recorded: Callable[[Dataset], dict[str, Any]] = lambda dataset: {}
     run_name: Callable[[Any], str] = lambda config: record(config)["metric"]
+    defaults: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    draw: Callable[[pathlib.Path, dict[str, Any]], None] = lambda path, summary: None
 
     def define(self, values: flags.FlagValues) -> None:
         """Defines the flags of the command."""
@@ -145,6 +152,7 @@ def _define_sweeps(values: flags.FlagValues, experiment: Experiment) -> None:
         f"flags; the best by validation is reported. Drawn are {_searched(experiment.config)}.",
         **where,
     )  # fmt: skip
+    tuning.define(values, where)
 
 
 def _searched(config: type[Config]) -> str:
@@ -159,12 +167,14 @@ def _searched(config: type[Config]) -> str:
 
 
 def _main(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
+    _take_defaults(experiment, values)
     seeds = _seeds(values)
     if values.checkpoint_every is not None:
         at_least("checkpoint_every", values.checkpoint_every, 1)
     if values.resume and values.workdir is None:
         raise ConfigError("resume", "no --workdir", "--resume with the --workdir of a study")
     settings_flags.check_given(values, experiment.config, experiment.presets)
+    tune = tuning.asked(values, experiment.config, seeds)
     dataset = _load(experiment, values)
     baseline = settings_flags.make_config(
         values, experiment.config, experiment.presets, dataset, **experiment.recorded(dataset)
@@ -175,19 +185,22 @@ def _main(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
     values["workdir"].value = values.workdir or f"runs/{experiment.name}-{stamp}"
     path = pathlib.Path(values.workdir).expanduser().absolute()
     print(f"results, checkpoints and figures: {path}", flush=True)
-    summary = study.train(
+    train = partial(
+        study.train,
         experiment.name,
-        runs,
-        dataset,
-        experiment.build,
-        workdir=path,
-        seeds=seeds,
+        build=experiment.build,
         resume=values.resume,
         policy=CheckpointPolicy(steps=values.checkpoint_every),
         command=sys.argv,
     )
+    tuned = None
+    if tune is not None:
+        _refuse_a_second_study(path, values.resume)
+        runs, tuned = tuning.choose(tune, runs, dataset, values.validation, path, train)
+    summary = train(runs, dataset, workdir=path, seeds=seeds)
     figures.draw(path, summary)
-    print(f"\n{statistics.table(summary)}")
+    experiment.draw(path, summary)
+    print(f"\n{statistics.table(summary) if tuned is None else tuning.tables(summary, tuned)}")
     if several:
         print(f"\n{conclude(path, summary, searched=values.random_search is not None)}")
     print(f"\nin {path}:")
@@ -197,6 +210,28 @@ def _main(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
     if failed:
         raise NonFiniteError(f"{len(failed)} trials did not end: {'; '.join(failed)}")
     return summary
+
+
+def _take_defaults(experiment: Experiment, values: flags.FlagValues) -> None:
+    """Gives the flags that the command line leaves out the experiment's own defaults."""
+    chosen = dict(experiment.defaults.get(values.preset, {}))
+    if values.tune is not None or values.random_search is not None:
+        # They name the runs themselves.
+        chosen = {name: value for name, value in chosen.items() if name not in ("sweep", "grid")}
+    if values.random_search is not None:
+        chosen.pop("metric", None)
+    for name, value in chosen.items():
+        if not values[name].present:
+            values[name].value = value
+
+
+def _refuse_a_second_study(path: pathlib.Path, resume: bool) -> None:
+    """Raises before the tuning what `study.train` would raise after it."""
+    if not resume and (path / "config.json").exists():
+        raise UserError(
+            f"workdir: {path} holds a run already; add --resume to go on with it, or name a new "
+            "folder"
+        )
 
 
 def conclude(path: pathlib.Path, summary: dict[str, Any], searched: bool) -> str:
@@ -209,6 +244,8 @@ def conclude(path: pathlib.Path, summary: dict[str, Any], searched: bool) -> str
     """
     headline = statistics.headline_of(summary)
     runs = sweep.ended(summary["runs"], headline)
+    if not searched and any(run["n"] for run in summary["runs"]):
+        sweep_figures.draw_sweep(path, summary)
     if not runs:
         if any(run["n"] for run in summary["runs"]):
             return "nothing is chosen: no validation examples; --validation=0.1 sets some apart"
@@ -219,7 +256,6 @@ def conclude(path: pathlib.Path, summary: dict[str, Any], searched: bool) -> str
         return "no conclusions: no trial of the baseline ended"
     conclusions = sweep.conclusions(summary["runs"], headline)
     write_json(path / "conclusions.json", conclusions)
-    sweep_figures.draw_sweep(path, summary)
     return sweep.conclusions_table(conclusions, headline)
 
 
@@ -272,7 +308,8 @@ def _load(experiment: Experiment, values: flags.FlagValues) -> Dataset:
     options = {name: values[name].value for name in experiment.load_options}
     dataset = data.load(values.dataset, values.data_dir, preferred=experiment.preferred, **options)
     dataset = experiment.limit(dataset, values)
-    if values.validation is not None:
+    # The trials of a tuned study train on all examples; `tuning` sets some apart for its choice.
+    if values.validation is not None and values.tune is None:
         dataset = with_validation(dataset, values.validation)
     return dataset
 

@@ -30,8 +30,8 @@ LABELS = {
 def draw_sweep(directory: pathlib.Path, summary: dict[str, Any]) -> None:
     """Writes sweep_NAME.png for each setting that was swept, and sweep.png with all of them.
 
-    A setting that is a choice, and a grid, get a bar for each run instead of a curve. Every figure
-    is written as a .pdf too.
+    A setting that is a choice, a grid, and a study without validation examples get a bar for each
+    run instead of a curve (runs.png). Every figure is written as a .pdf too.
 
     Args:
       directory: where to.
@@ -40,7 +40,9 @@ def draw_sweep(directory: pathlib.Path, summary: dict[str, Any]) -> None:
     runs, headline = summary["runs"], statistics.headline_of(summary)
     single = [run for run in runs[1:] if "," not in run["name"]]
     names = [name for name in dict.fromkeys(sweep.swept(run) for run in single) if name]
-    numeric = [name for name in names if _is_number(runs[0]["settings"].get(name))]
+    # Curves show what was chosen by validation; without it bars show the test split.
+    curves = bool(sweep.ended(runs, headline))
+    numeric = [name for name in names if curves and _is_number(runs[0]["settings"].get(name))]
     for name in numeric:
         save(strengths(summary, [name]), directory / f"sweep_{name}.png")
     if len(numeric) > 1:
@@ -107,13 +109,13 @@ def bars(summary: dict[str, Any], headline: Headline) -> Figure:
     axis.barh(rows, means, xerr=halves, color="C0", alpha=0.6, capsize=3)
     for row, numbers in zip(rows, values, strict=True):
         axis.plot(numbers, [row] * len(numbers), ".", color="k", alpha=0.5, ms=4)
-    axis.set_yticks(rows, [run["name"] for run in runs])
+    axis.set_yticks(rows, [_name(run, summary["runs"]) for run in runs])
     axis.invert_yaxis()
     everything = np.concatenate(values)
     margin = 0.15 * (np.ptp(everything) or 1.0) + max(halves)
     low = everything.min() - margin
     axis.set_xlim(low if everything.min() < 0 else max(0.0, low), everything.max() + margin)
-    axis.set_xlabel(f"test {headline.label}; bars: mean with 95 % interval, dots: trials")
+    axis.set_xlabel(f"test {headline.label}\nbars: mean with 95 % interval; dots: trials")
     axis.grid(alpha=0.3, axis="x")
     axis.set_title(_title(summary))
     return figure
@@ -121,6 +123,16 @@ def bars(summary: dict[str, Any], headline: Headline) -> Figure:
 
 def _title(summary: dict[str, Any]) -> str:
     return f"{summary['model']} on {summary['dataset']}"
+
+
+def _name(run: dict[str, Any], runs: Sequence[dict[str, Any]]) -> str:
+    """The name of a run; the baseline's says what it is of that the others change."""
+    changed = [part.partition("=")[0] for other in runs for part in other["name"].split(",")]
+    names = [name for name in dict.fromkeys(changed) if name in run["settings"]]
+    if run["name"] != "baseline" or not names:
+        return run["name"]
+    own = ",".join(f"{name}={sweep.text_of(run['settings'][name])}" for name in names)
+    return f"baseline: {own}"
 
 
 def _is_number(value: Any) -> bool:

@@ -61,7 +61,7 @@ def curves(metrics: list[dict[str, Any]], quantity: Headline, title: str) -> Fig
     shaded, averaged = False, False
     for axis, split in zip(panels, splits, strict=True):
         for run in runs:
-            values = _by_epoch(metrics, run, f"{split}_{quantity.name}", quantity.scale)
+            values = by_epoch(metrics, run, f"{split}_{quantity.name}", quantity.scale)
             if not values:
                 continue
             epochs = sorted(values)
@@ -119,9 +119,10 @@ def histogram(summary: dict[str, Any], title: str) -> Figure:
     return figure
 
 
-def _by_epoch(
+def by_epoch(
     metrics: list[dict[str, Any]], run: str, key: str, scale: float
 ) -> dict[float, list[float]]:
+    """The values of a run's trials by epoch, times `scale`, from the lines of metrics.jsonl."""
     values: dict[float, list[float]] = {}
     for line in metrics:
         if line["run"] == run and line.get(key) is not None:

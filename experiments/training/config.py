@@ -9,12 +9,14 @@ from typing import Any
 
 import channel_grad
 from experiments.system.errors import ConfigError
+from experiments.training import controls
 from experiments.training.settings import Config, composed, setting
 
-METRICS = channel_grad.METRICS
+METRICS = {**channel_grad.METRICS, "centralization": controls.Centralization}
 DIRECTIONS = ("output", "input", "raster")
 LAYERS = ("conv", "all")
-OPTIMIZERS = ("sgd", "adam")
+OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
+DECOUPLED = ("adamw", "muon")  # weight decay is no part of the gradient
 SCHEDULES = ("step", "cosine")
 PRECISIONS = ("float32", "bfloat16")
 MOST_STEPS = 2**31 - 1  # steps are counted in 32 bits on the device
@@ -50,7 +52,11 @@ class _Metric(Config):
             raise ConfigError(*found.groups()) from error
 
     def used(self) -> set[str]:
-        where = set() if self.name == "l2" else {"direction", "layers"}
+        where = {"direction", "layers"}
+        if self.name == "l2":
+            where = set()
+        elif self.name == "centralization":  # always of each output channel
+            where = {"layers"}
         fields = METRICS[self.name] if self.name in METRICS else METRICS["l2"]
         return {"name"} | where | {field.name for field in dataclasses.fields(fields)}
 
@@ -121,7 +127,14 @@ MetricConfig = dataclasses.make_dataclass(
 class OptimizerConfig(Config):
     """An optimizer with a metric in front, and its learning rate over time."""
 
-    name: str = setting("sgd", "Optimizer.", choices=OPTIMIZERS, flag="optimizer")
+    name: str = setting(
+        "sgd",
+        "Optimizer. Weight decay is part of the gradient for sgd and adam, and decoupled "
+        "(learning_rate * weight_decay * weights) for adamw and muon; muon moves the kernels of "
+        "convolutions, and adamw (with Nesterov momentum) everything else.",
+        choices=OPTIMIZERS,
+        flag="optimizer",
+    )
     learning_rate: float = setting(
         0.1,
         "Learning rate at the start (for cosine: at the end of the warm-up).",
@@ -144,10 +157,17 @@ class OptimizerConfig(Config):
     )
     decay_epochs: float = setting(40.0, "See --schedule=step.", above=0.0)
     decay_factor: float = setting(10.0, "See --schedule=step.", above=0.0)
+    match_norm: bool = setting(
+        False,
+        "Rescale the metric's gradient, kernel by kernel, to the norm of the plain gradient: a "
+        "control that takes the metric's gain away and leaves its direction.",
+    )
     metric: MetricConfig = composed(MetricConfig)
 
     def used(self) -> set[str]:
         used = {"name", "learning_rate", "schedule", "metric"}
+        if self.match_norm and self.metric.name != "l2":
+            used |= {"match_norm"}
         if self.name == "sgd":
             used |= {"momentum", "momentum_step"}
             used |= {"momentum_max"} if self.momentum_step else set()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 import channel_grad
 from experiments.system.errors import ConfigError
-from experiments.training.config import MOST_STEPS, MetricConfig, OptimizerConfig
+from experiments.training import controls
+from experiments.training.config import DECOUPLED, MOST_STEPS, MetricConfig, OptimizerConfig
 
 # The part of training over which the "cosine" schedule rises.
 WARMUP = 0.1
@@ -38,6 +41,8 @@ def metric_transform(config: MetricConfig) -> optax.GradientTransformation:
     """The gradient under the configuration's metric, direction and layers."""
     if config.name == "l2":
         return optax.identity()
+    if config.name == "centralization":
+        return controls.centralize(config.layers)
     return channel_grad.scale_by_metric(config.metric(), axes=axes(config.direction, config.layers))
 
 
@@ -63,23 +68,60 @@ def axes(direction: str, layers: str) -> channel_grad.AxisSpec:
 def make_optimizer(
     config: OptimizerConfig, steps: int, steps_per_epoch: int, weight_decay: float = 0.0
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Metric, then weight decay, then SGD with momentum or Adam; and the learning rate.
+    """Metric, then weight decay, then the optimizer; and the learning rate.
 
     Args:
       config: the settings.
       steps: steps of the whole training.
       steps_per_epoch: steps of an epoch.
-      weight_decay: `weight_decay * parameter` is added to the gradient, after the metric.
+      weight_decay: for sgd and adam `weight_decay * parameter` is added to the gradient, after the
+        metric; for adamw and muon `learning_rate * weight_decay * parameter` is subtracted from the
+        parameter.
     """
     schedule = learning_rate(config, steps, steps_per_epoch)
+    metric = metric_transform(config.metric)
+    if config.match_norm and config.metric.name != "l2":
+        metric = controls.match_norm(metric)
+    chain = [metric]
+    if weight_decay and config.name not in DECOUPLED:
+        chain.append(optax.add_decayed_weights(weight_decay))
     if config.name == "sgd":
         base = _sgd(config, schedule, steps_per_epoch)
-    else:
+    elif config.name == "adam":
         base = optax.adam(schedule)
-    chain = [metric_transform(config.metric)]
-    if weight_decay:
-        chain.append(optax.add_decayed_weights(weight_decay))
+    elif config.name == "adamw":
+        base = optax.adamw(schedule, weight_decay=weight_decay)
+    else:
+        base = _muon(schedule, weight_decay)
     return optax.chain(*chain, base), schedule
+
+
+def _muon(schedule: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
+    """Muon for the kernels of convolutions; AdamW with Nesterov momentum for all other parameters.
+
+    A kernel (height, width, input, output) is one matrix, from all that a filter sees to its output
+    channel. Updates are scaled to the size of AdamW's (Liu et al., "Muon is Scalable for LLM
+    Training", 2025, section 2.2), so that one learning rate serves both.
+    """
+    matrix = optax.contrib.MuonDimensionNumbers
+
+    def dimensions(params):
+        outputs = channel_grad.output_axes.resolve(params)
+
+        def of(path, leaf):
+            if outputs[path] is None:
+                return None
+            return matrix(reduction_axis=tuple(range(leaf.ndim - 1)), output_axis=leaf.ndim - 1)
+
+        return jax.tree_util.tree_map_with_path(of, params)
+
+    return optax.contrib.muon(
+        schedule,
+        weight_decay=weight_decay,
+        adam_weight_decay=weight_decay,
+        muon_weight_dimension_numbers=dimensions,
+        consistent_rms=0.2,
+    )
 
 
 def _sgd(

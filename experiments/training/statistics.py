@@ -74,6 +74,53 @@ def paired(
     }
 
 
+def p_values(baseline: dict[int, float], other: dict[int, float]) -> dict[str, float | None]:
+    """How often chance alone gives a paired difference as large as this one, by two tests.
+
+    Args:
+      baseline: the headline number by seed.
+      other: the same of the other run.
+
+    Returns:
+      "t", of Student's paired t test (None where all differences are the same number, and below
+      two pairs), and "wilcoxon", of the signed-rank test (1 where no pair differs, None without
+      pairs). Both are two-sided.
+
+    Example:
+      >>> p_values({0: 0.5, 1: 0.5, 2: 0.5}, {0: 0.6, 1: 0.8, 2: 0.7})["wilcoxon"]
+      0.25
+    """
+    seeds = sorted(set(baseline) & set(other))
+    # Shares that differ by the same number of examples are ties; their last bits are not.
+    differences = np.round([other[s] - baseline[s] for s in seeds], 12)
+    t = None
+    if len(seeds) > 1 and np.ptp(differences) > 0:
+        t = float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
+    if not np.any(differences):
+        return {"t": t, "wilcoxon": 1.0 if seeds else None}
+    return {"t": t, "wilcoxon": float(scipy.stats.wilcoxon(differences).pvalue)}
+
+
+def holm(p: Sequence[float | None]) -> list[float | None]:
+    """Holm's adjusted p-values of a family of tests; None is no test, and stays.
+
+    The k-th smallest of m p-values is multiplied by m - k + 1, and is at least the one before it.
+
+    Source: S. Holm, "A simple sequentially rejective multiple test procedure", 1979.
+
+    Example:
+      >>> holm([0.01, 0.5, None, 0.03])
+      [0.03, 0.5, None, 0.06]
+    """
+    order = sorted((i for i, value in enumerate(p) if value is not None), key=lambda i: p[i])
+    adjusted: list[float | None] = [None] * len(p)
+    least = 0.0
+    for rank, index in enumerate(order):
+        least = max(least, min(1.0, (len(order) - rank) * p[index]))
+        adjusted[index] = least
+    return adjusted
+
+
 def compare(runs: Sequence[dict[str, Any]], headline: Headline) -> list[dict[str, Any]]:
     """Each run of a summary against the first one, pair by pair of seeds.
 

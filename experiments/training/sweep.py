@@ -27,41 +27,42 @@ from experiments.training.task import Headline
 # What conclusions report: at the best validation step, at the end, and their difference.
 REPORTED = ("validation", "test", "train", "final_validation", "gap")
 MOST_RUNS = 10_000
+_SWITCH = {"true": True, "false": False}
 
 
 def sweepable(config: type[Config]) -> dict[str, Leaf]:
-    """The settings that can be swept, by the names of their flags: numbers and choices."""
+    """The settings that can be swept, by the names of their flags: numbers, choices, switches."""
     return {
         leaf.flag: leaf
         for leaf in leaves(config)
-        if leaf.has_flag and (leaf.type in (int, float) or leaf.field.metadata["choices"])
+        if leaf.has_flag and (leaf.type in (bool, int, float) or leaf.field.metadata["choices"])
     }
 
 
-def parse_sweep(text: str, config: type[Config]) -> tuple[str, list[Any]]:
+def parse_sweep(text: str, config: type[Config], flag: str = "sweep") -> tuple[str, list[Any]]:
     """ "name:value,value,..." to (name, values), each value once.
 
     Raises:
-      ConfigError: naming sweep, where the name or a value is not accepted.
+      ConfigError: naming the flag, where the name or a value is not accepted.
     """
     known = sweepable(config)
     name, colon, values = text.partition(":")
     if not colon or name not in known:
         raise ConfigError(
-            "sweep", repr(text), f"NAME:VALUE,VALUE,... with NAME one of {', '.join(known)}"
+            flag, repr(text), f"NAME:VALUE,VALUE,... with NAME one of {', '.join(known)}"
         )
     leaf = known[name]
     parsed = []
     for value in values.split(","):
         try:
-            parsed.append(leaf.type(value))
-        except ValueError as error:
-            kind = {int: "integers", float: "numbers"}[leaf.type]
-            raise ConfigError("sweep", repr(text), f"values of {name} that are {kind}") from error
+            parsed.append(_SWITCH[value] if leaf.type is bool else leaf.type(value))
+        except (KeyError, ValueError) as error:
+            kind = {bool: "true or false", int: "integers", float: "numbers"}[leaf.type]
+            raise ConfigError(flag, repr(text), f"values of {name} that are {kind}") from error
         try:  # Here, because a configuration that does not use the setting would take any value.
             check(leaf.field, parsed[-1])
         except ConfigError as error:
-            raise ConfigError("sweep", error.got, f"{name}: {error.accepted}") from error
+            raise ConfigError(flag, error.got, f"{name}: {error.accepted}") from error
     return name, list(dict.fromkeys(parsed))
 
 
@@ -97,7 +98,7 @@ def sweep_runs(
         except ConfigError as error:
             raise ConfigError("sweep", error.got, f"{error.field}: {error.accepted}") from error
         unused -= record(config).keys()
-        name = ",".join(f"{key}={_text(value)}" for key, value in change.items())
+        name = ",".join(f"{key}={text_of(value)}" for key, value in change.items())
         runs.setdefault(_key(config), Run(name, config))
     if unused:
         raise ConfigError("sweep", sorted(unused)[0], "a setting that at least one run uses")
@@ -182,7 +183,12 @@ def by_seed(run: dict[str, Any], which: str, headline: Headline) -> dict[int, fl
 
 
 def swept(run: dict[str, Any]) -> str | None:
-    """The name of the setting that a sweep varied in this run; None for the baseline."""
+    """The name of the setting that a sweep varied in this run; None for the baseline.
+
+    Of a grid, which varies several at once, it is "combination".
+    """
+    if "," in run["name"]:
+        return "combination"
     name, equals, _ = run["name"].partition("=")
     return name if equals else None
 
@@ -247,7 +253,8 @@ def _key(config: Config) -> str:
     return repr(sorted(record(config).items()))
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """A value of a setting, as it is written in the name of a run."""
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -178,3 +178,12 @@ def test_where_lower_is_better_the_least_is_chosen():
         for name, value in (("baseline", 0.3), ("a=1", 0.1), ("a=2", 0.9))
     ]
     assert sweep.conclusions(rows, mse)[1]["chosen"] == "a=1"
+
+
+def test_switches_are_swept():
+    parsed = sweep.parse_sweep("match_norm:false,true", Example)
+    assert parsed == ("match_norm", [False, True])
+    sobolev = with_settings(BASE, {"metric": "sobolev"})
+    assert names(sweep.sweep_runs(sobolev, [parsed])) == ["baseline", "match_norm=true"]
+    with pytest.raises(ConfigError, match="values of match_norm that are true or false"):
+        sweep.parse_sweep("match_norm:yes", Example)

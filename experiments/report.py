@@ -1,0 +1,45 @@
+"""A table of finished runs beside the paper's, with its statistics and figures; it never trains.
+
+    python -m experiments.report WORKDIR... --out=DIR
+
+Reads the workdirs of any training command (config.json, summary.json, metrics.jsonl) and writes
+table.md, table.csv and table.tex (Channel-directed gradients, table 2), histogram.png (figure 5)
+and curves.png (figures 4, 8, 9). Parts of a study that were trained apart, with --trial_range or
+with one metric each, are joined; trials that are missing, diverged or there twice are listed.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from experiments.cli import main as command
+from experiments.figures import report as figures
+from experiments.system.files import write_text
+from experiments.training import report, report_tables
+
+SEVERAL = "workdir"  # what the names on the command line are
+
+
+def define(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "out", "report", "Folder for the tables and figures.", flag_values=values,
+        module_name="report",
+    )  # fmt: skip
+
+
+def main(values: flags.FlagValues, *workdirs: str) -> None:
+    parts = [report.read(path) for path in dict.fromkeys(workdirs)]
+    columns = report.join(parts)
+    out = command.out_folder(values)
+    rows, remarks = report.compare(columns), report.remarks(columns)
+    text = report_tables.markdown(rows, remarks)
+    write_text(out / "table.md", text)
+    write_text(out / "table.csv", report_tables.as_csv(rows))
+    write_text(out / "table.tex", report_tables.latex(rows))
+    figures.draw(out, columns)
+    print(text)
+    print(f"in {out}: {'  '.join(sorted(path.name for path in out.iterdir()))}")
+
+
+if __name__ == "__main__":
+    command.run(main, define, several=SEVERAL)
