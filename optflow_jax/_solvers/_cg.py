@@ -62,7 +62,7 @@ def solve(problem: Problem) -> Solution:
     if system.border is not None:
         image = system.image(y)
         residual = system.project(residual - system.shift * y - system.couple(image))
-    carry = y, residual, image, jnp.zeros(y.shape[1], jnp.int32), 0
+    carry = y, residual, image, jnp.zeros_like(problem.alpha, jnp.int32), 0
     y, _, image, iterations, _ = lax.while_loop(unfinished, run, carry)
     return Solution(system.scale * y, system.flow(y, image), iterations)
 

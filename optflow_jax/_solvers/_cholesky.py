@@ -45,7 +45,7 @@ def solve(problem: Problem) -> Solution:
         y = lax.platform_dependent(ab, shift, columns, cpu=one_at_a_time, default=together)
         parts.append((_constrain(basis, y, system.level) if constrained else y[..., 0]).T)
     y = jnp.concatenate(parts)
-    return Solution(system.scale * y, system.flow(y), jnp.zeros(y.shape[1], jnp.int32))
+    return Solution(system.scale * y, system.flow(y), jnp.zeros_like(problem.alpha, jnp.int32))
 
 
 def _one_at_a_time(inverse, *arrays):

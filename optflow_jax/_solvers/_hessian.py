@@ -81,7 +81,7 @@ def assemble(problem: Problem) -> System:
     """
     k = problem.smoothness
     pattern, m = _pattern(k), k.null
-    count, dtype = len(problem.alpha), problem.ab.dtype
+    count, dtype = problem.alpha.shape[0], problem.ab.dtype
     a, b = problem.ab[0].T, problem.ab[1].T
     stiffness = problem.alpha[:, None] * jnp.asarray(pattern.smoothness[2], dtype)
     null = jnp.zeros((count, 0), dtype)

@@ -45,7 +45,7 @@ def refine(problem: Problem, once: Callable) -> Solution:
         again = ~jnp.all(system.accepted(left))
         return (rounds == 0) | (rounds < _ROUNDS) & again
 
-    none = jnp.full(len(problem.alpha), -1, jnp.int32)
+    none = jnp.full_like(problem.alpha, -1, jnp.int32)
     start = Solution(jnp.zeros_like(problem.c), jnp.zeros_like(problem.ab), none)
     state = start, problem.c, problem.forcing, 0
     return lax.while_loop(unfinished, run, state)[0]
