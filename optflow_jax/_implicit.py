@@ -58,7 +58,7 @@ def minimise(a, b, c, alpha, temporal: bool, solver: str) -> Minimum:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
 def _minimise(a, b, c, alpha, temporal: bool, solver: str) -> Minimum:
-    """`minimise` with the report as floats: JAX has no tangent of a bool that varies over devices."""
+    """`minimise` with its report as floats: a bool that varies over devices has no tangent."""
     m = _solve(temporal, solver, False, a, b, alpha, c)
     return m._replace(
         converged=m.converged.astype(c.dtype), iterations=m.iterations.astype(c.dtype)

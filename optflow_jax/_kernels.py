@@ -83,7 +83,7 @@ def _collapse(kernel: Any, channels: Any, layout: str | None) -> tuple[jax.Array
 
 
 def collapse(
-    kernel: Float[ArrayLike, "..."],
+    kernel: Float[ArrayLike, "_ _ _ _ _"],
     channels: str | ArrayLike | Sequence[float] = "mean",
     *,
     layout: Layout = "flax",
@@ -119,7 +119,7 @@ def collapse(
 
 
 def regularizer(
-    kernel: Float[ArrayLike, "..."],
+    kernel: Float[ArrayLike, "_ _ _ _ _"],
     *,
     channels: str | ArrayLike | Sequence[float] = "mean",
     alpha: ArrayLike = 1.0,

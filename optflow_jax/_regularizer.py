@@ -23,7 +23,7 @@ From `cost` to a solver, and where each step is:
             _sharding.partitioned             each device takes its own filters
               Smoothness.split                pixels -> the four parity classes; batch -> N filters
               _solvers.run                    scale each filter, try solvers in order, judge
-                _auto, _cg, _cholesky, ...    solve(Problem) -> Solution
+                _cg, _cholesky, ...         solve(Problem) -> Solution
 """
 
 # ruff: noqa: F722 (jaxtyping shapes)
@@ -34,10 +34,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from optflow_jax import _arguments
 from optflow_jax._implicit import Minimum, minimise
 from optflow_jax._objective import brightness, envelope, roughness
+from optflow_jax._operators import smoothness
 from optflow_jax._sharding import whole_pixels
 
 if TYPE_CHECKING:
@@ -45,6 +47,10 @@ if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
 
     from optflow_jax._arguments import OnFailure, Solver
+
+
+# The relative error that `cost` promises for its gradient, in norm.
+_ACCURACY = 1e-5
 
 
 class Flow(NamedTuple):
@@ -78,14 +84,42 @@ def _value(alpha, coefficients, m: Minimum):
     return alpha * jnp.sum(m.z * c - half, axis=(0, 1, 2))
 
 
+def _minimum(w, alpha, temporal, solver):
+    """a, b, c, and the minimum, marked as not converged where rounding spoils the gradient.
+
+    The gradient is a sum of terms of the size r*u, r*v and r, each rounded. Where they cancel (a
+    nearly constant filter of 2 x 2 pixels, say), float32 has too few digits for it, however well
+    the system was solved. Without the temporal term r itself may be the rest of a cancellation: K
+    has a null vector for odd H and W, so a uniform flow takes away most of c at no cost.
+    """
+    coefficients = a, b, c = brightness(w)
+    m = minimise(a, b, c, alpha, temporal, solver)
+    # The barrier keeps the compiler from mixing this check with the cost, whose last bits would
+    # then depend on it.
+    u, v, z = lax.optimization_barrier((m.u, m.v, m.z))
+    r = jnp.abs(alpha * z)
+    scale = jnp.max(r, axis=(0, 1, 2))
+    scale = jnp.where(scale > 0, scale, 1)  # no square below over- or underflows
+    gradient, r = envelope(u, v, alpha * z / scale), r / scale
+    k = smoothness(*w.shape[:3], temporal)
+    if k.null:
+        diagonal = k.merge(jnp.asarray(k.diagonal, w.dtype)).reshape(1, *w.shape[1:3])
+        diagonal = lax.expand_dims(diagonal, range(3, w.ndim))
+        share = alpha / (alpha + diagonal * (a * a + b * b))
+        r = jnp.maximum(r, share * jnp.max(jnp.abs(c), axis=(1, 2), keepdims=True) / scale)
+    terms = 2 * jnp.sum(r * r * (1 + u * u + v * v), axis=(0, 1, 2))
+    rounding = 2 * jnp.finfo(w.dtype).eps / _ACCURACY
+    resolved = rounding**2 * terms <= jnp.sum(gradient * gradient, axis=(0, 1, 2))
+    return coefficients, m._replace(converged=m.converged & resolved)
+
+
 def _evaluate(w, alpha, temporal, solver, on_failure):
     """The cost, whether it is accurate, and the state (u, v, r) that its derivative needs.
 
     A filter whose solution is not accurate gets NaN for cost and residual, hence for the gradient;
     or zeros, with `on_failure="drop"`.
     """
-    coefficients = brightness(w)
-    m = minimise(*coefficients, alpha, temporal, solver)
+    coefficients, m = _minimum(w, alpha, temporal, solver)
     if on_failure == "drop":
         # NaN from such a filter would pass through its products with zero: replace u and v, too.
         m = Minimum(*(jnp.where(m.converged, x, 0) for x in m[:3]), *m[3:])
@@ -154,8 +188,7 @@ def _flow(w, alpha, temporal, solver):
     """(u, v, residual), and (cost, converged, iterations)."""
 
     w, alpha = whole_pixels(w, alpha)
-    coefficients = brightness(w)
-    m = minimise(*coefficients, alpha, temporal, solver)
+    coefficients, m = _minimum(w, alpha, temporal, solver)
     return (m.u, m.v, alpha * m.z), (_value(alpha, coefficients, m), m.converged, m.iterations)
 
 

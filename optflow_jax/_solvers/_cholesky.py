@@ -36,6 +36,12 @@ def solve(problem: Problem) -> Solution:
             basis = jnp.moveaxis(system.border.basis, -1, 0)
             columns = jnp.concatenate([columns, basis], axis=-1)
         inverse = parity.inverse_matrix(ab.dtype)
+        if constrained:
+            # K^+ is singular, and alpha alone may be too small for a factorisation in float32. With
+            # e the null vector of K, e e' added to K^+ adds a multiple of E E', E = [a e, b e], to
+            # the matrix. They do not change y, since E'y is fixed, and the matrix is then as well
+            # conditioned as that of a regular class.
+            inverse = inverse + parity.diagonal.mean().astype(inverse.dtype)
         # On a CPU LAPACK spreads a batch over the thread pool that runs the program and blocks
         # until it is done: as many such calls at a time as there are threads wait for each other
         # for ever (seen with the four classes on two cores, jaxlib 0.10.2). One matrix at a time

@@ -141,3 +141,32 @@ def test_weights_far_outside_the_range_are_right_or_flagged(oracle):
     slopes = _errors(truth, values[:3], gradients[:3])[1]
     assert slopes.max() <= 1e-5
     np.testing.assert_allclose(values[:3], [t for t, _ in truth], rtol=1e-5, atol=1e-37)
+
+
+def _nearly_constant(shape):
+    rng = np.random.RandomState(0)
+    return np.stack([1 + 10.0**-k * rng.randn(*shape) for k in range(5) for _ in range(4)])
+
+
+@pytest.mark.parametrize(
+    ("shape", "temporal", "solver", "scale", "alpha"),
+    [
+        ((7, 1, 7), False, "cholesky", 24.0, 0.05),  # was NaN for all of them
+        ((3, 1, 3), False, "auto", 1e-3, 1.0),  # the uniform flow takes away most of c
+        ((1, 2, 2), True, "auto", 1e3, 1e-3),  # the gradient's terms cancel
+        ((1, 2, 2), True, "auto", 100.0, 1e-2),
+    ],
+    ids=str,
+)
+def test_right_or_not_converged(oracle, shape, temporal, solver, scale, alpha):
+    filters = np.concatenate([_nearly_constant(shape), oracle.families(shape, 0)])
+    filters = (scale * filters).astype(np.float32)
+    alphas = np.full(len(filters), alpha, np.float32)
+    values, gradients, converged = jax.tree.map(
+        np.asarray, _solve(filters, alphas, temporal, solver)
+    )
+    errors = _errors(_truth(oracle, filters, alphas, temporal), values, gradients)
+    assert errors[:, converged].max() <= 1e-5
+    assert np.isnan(values[~converged]).all()
+    # Filters of independent weights never suffer from this.
+    assert converged[[0, 1, 2, 3, 21]].all()
