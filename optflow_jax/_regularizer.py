@@ -84,50 +84,49 @@ def _value(alpha, coefficients, m: Minimum):
     return alpha * jnp.sum(m.z * c - half, axis=(0, 1, 2))
 
 
-def _minimum(w, alpha, temporal, solver):
-    """a, b, c, and the minimum, marked as not converged where rounding spoils the gradient.
+def _resolved(coefficients, alpha, m: Minimum, temporal):
+    """Whether rounding leaves the gradient the digits that `cost` promises, `(*batch,)` bool.
 
     The gradient is a sum of terms of the size r*u, r*v and r, each rounded. Where they cancel (a
     nearly constant filter of 2 x 2 pixels, say), float32 has too few digits for it, however well
     the system was solved. Without the temporal term r itself may be the rest of a cancellation: K
     has a null vector for odd H and W, so a uniform flow takes away most of c at no cost.
     """
-    coefficients = a, b, c = brightness(w)
-    m = minimise(a, b, c, alpha, temporal, solver)
-    # The barrier keeps the compiler from mixing this check with the cost, whose last bits would
-    # then depend on it.
-    u, v, z = lax.optimization_barrier((m.u, m.v, m.z))
-    r = jnp.abs(alpha * z)
+    a, b, c = coefficients
+    r = jnp.abs(alpha * m.z)
     scale = jnp.max(r, axis=(0, 1, 2))
     scale = jnp.where(scale > 0, scale, 1)  # no square below over- or underflows
-    gradient, r = envelope(u, v, alpha * z / scale), r / scale
-    k = smoothness(*w.shape[:3], temporal)
+    gradient, r = envelope(m.u, m.v, alpha * m.z / scale), r / scale
+    k = smoothness(*c.shape[:3], temporal)
     if k.null:
-        diagonal = k.merge(jnp.asarray(k.diagonal, w.dtype)).reshape(1, *w.shape[1:3])
-        diagonal = lax.expand_dims(diagonal, range(3, w.ndim))
+        diagonal = k.merge(jnp.asarray(k.diagonal, c.dtype)).reshape(1, *c.shape[1:3])
+        diagonal = lax.expand_dims(diagonal, range(3, c.ndim))
         share = alpha / (alpha + diagonal * (a * a + b * b))
         r = jnp.maximum(r, share * jnp.max(jnp.abs(c), axis=(1, 2), keepdims=True) / scale)
-    terms = 2 * jnp.sum(r * r * (1 + u * u + v * v), axis=(0, 1, 2))
-    rounding = 2 * jnp.finfo(w.dtype).eps / _ACCURACY
-    resolved = rounding**2 * terms <= jnp.sum(gradient * gradient, axis=(0, 1, 2))
-    return coefficients, m._replace(converged=m.converged & resolved)
+    terms = 2 * jnp.sum(r * r * (1 + m.u * m.u + m.v * m.v), axis=(0, 1, 2))
+    rounding = 2 * float(jnp.finfo(c.dtype).eps) / _ACCURACY
+    return rounding**2 * terms <= jnp.sum(gradient * gradient, axis=(0, 1, 2))
 
 
 def _evaluate(w, alpha, temporal, solver, on_failure):
     """The cost, whether it is accurate, and the state (u, v, r) that its derivative needs.
 
     A filter whose solution is not accurate gets NaN for cost and residual, hence for the gradient;
-    or zeros, with `on_failure="drop"`.
+    or zeros, with `on_failure="drop"`. So does the state alone where only the gradient is not.
     """
-    coefficients, m = _minimum(w, alpha, temporal, solver)
+    coefficients = brightness(w)
+    m = minimise(*coefficients, alpha, temporal, solver)
     if on_failure == "drop":
         # NaN from such a filter would pass through its products with zero: replace u and v, too.
         m = Minimum(*(jnp.where(m.converged, x, 0) for x in m[:3]), *m[3:])
         coefficients = [jnp.where(m.converged, x, 0) for x in coefficients]
         alpha = jnp.where(m.converged, alpha, 1)
-        return _value(alpha, coefficients, m), m.converged, (m.u, m.v, alpha * m.z)
+        resolved = _resolved(coefficients, alpha, m, temporal)
+        state = [jnp.where(resolved, x, 0) for x in (m.u, m.v, alpha * m.z)]
+        return _value(alpha, coefficients, m), m.converged, state
     value = jnp.where(m.converged, _value(alpha, coefficients, m), jnp.nan)
-    return value, m.converged, (m.u, m.v, jnp.where(m.converged, alpha * m.z, jnp.nan))
+    known = m.converged & _resolved(coefficients, alpha, m, temporal)
+    return value, m.converged, (m.u, m.v, jnp.where(known, alpha * m.z, jnp.nan))
 
 
 def _slopes(state, temporal):
@@ -188,8 +187,10 @@ def _flow(w, alpha, temporal, solver):
     """(u, v, residual), and (cost, converged, iterations)."""
 
     w, alpha = whole_pixels(w, alpha)
-    coefficients, m = _minimum(w, alpha, temporal, solver)
-    return (m.u, m.v, alpha * m.z), (_value(alpha, coefficients, m), m.converged, m.iterations)
+    coefficients = brightness(w)
+    m = minimise(*coefficients, alpha, temporal, solver)
+    converged = m.converged & _resolved(coefficients, alpha, m, temporal)
+    return (m.u, m.v, alpha * m.z), (_value(alpha, coefficients, m), converged, m.iterations)
 
 
 def _checked_costs(rule, filters, alpha, temporal, solver, on_failure):
@@ -233,7 +234,8 @@ def cost(
 
     A filter whose solution is not accurate has NaN for cost and gradient, as has a filter that
     contains NaN or infinity; the others are not touched. `flow` tells which ones by `converged`,
-    and gives the numbers that there are.
+    and gives the numbers that there are. Where only the gradient is not accurate, because its terms
+    cancel (a nearly constant filter of 2 x 2 pixels), the cost stays and the gradient is NaN.
 
     Devices. Filters may be sharded over devices along any batch axis, on Auto and Explicit meshes
     and in `jax.shard_map`: each device solves its own filters, without communication. Sharded

@@ -47,7 +47,9 @@ def whole_pixels(w: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array]:
     Returns:
         The same values.
     """
-    return _shard_alike(w, alpha) if explicit_spec(w)[0] or explicit_spec(alpha)[0] else (w, alpha)
+    if explicit_spec(w)[0] or explicit_spec(alpha)[0]:
+        w, alpha = _shard_alike(w, alpha)
+    return w, alpha
 
 
 def _shard_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
