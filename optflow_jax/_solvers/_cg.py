@@ -100,7 +100,7 @@ def _conjugate_gradients(system: Dual, y, residual, iterations, target):
             residual + ratio * state.direction,
             square,
             system.error(residual),
-            state.iterations + active,
+            state.iterations + active.astype(jnp.int32),
             state.count + 1,
         )
 

@@ -71,7 +71,7 @@ def _constrain(basis, solved, level):
     schur = product[..., 1:]
     # A zero column of Q (rank one) takes no part.
     empty = jnp.sum(basis**2, axis=1) == 0
-    schur = schur + jnp.eye(2, dtype=schur.dtype) * empty[:, None]
+    schur = schur + jnp.eye(2, dtype=schur.dtype) * empty[:, None].astype(schur.dtype)
     (a, b), (_, d) = jnp.moveaxis(schur, (1, 2), (0, 1))
     p, q = (product[..., 0] - level.T).T
     determinant = a * d - b * b
