@@ -18,14 +18,14 @@ from optflow_jax._solvers import _cg, _cholesky
 from optflow_jax._solvers._problem import Problem, Solution, judge
 
 
-def _sparse_cg(problem: Problem) -> Solution:
+def _solve_sparse_cg(problem: Problem) -> Solution:
     # Importing jax.experimental.sparse takes 0.3 s, so wait until a sparse solver is used.
     from optflow_jax._solvers import _sparse_cg
 
     return _sparse_cg.solve(problem)
 
 
-def _sparse_direct(problem: Problem) -> Solution:
+def _solve_sparse_direct(problem: Problem) -> Solution:
     from optflow_jax._solvers import _sparse_direct
 
     return _sparse_direct.solve(problem)
@@ -55,8 +55,8 @@ SOLVERS: dict[str, tuple[Step, ...]] = {
     "auto": (_CG, _CHOLESKY),
     "cg": (_CG,),
     "cholesky": (_CHOLESKY,),
-    "sparse_cg": (Step(_sparse_cg),),
-    "sparse_direct": (Step(_sparse_direct),),
+    "sparse_cg": (Step(_solve_sparse_cg),),
+    "sparse_direct": (Step(_solve_sparse_direct),),
 }
 
 

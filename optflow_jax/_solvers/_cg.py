@@ -29,7 +29,7 @@ class _State(NamedTuple):
     square: jnp.ndarray
     error: jnp.ndarray
     iterations: jnp.ndarray
-    count: jnp.ndarray
+    steps: int | jnp.ndarray
 
 
 def solve(problem: Problem) -> Solution:
@@ -84,7 +84,7 @@ def _conjugate_gradients(system: Dual, y, residual, iterations, target):
     limit = 20 + math.ceil(system.smoothness.condition**0.5 * math.log(4 / target))
 
     def unfinished(state):
-        return (state.count < limit) & jnp.any(state.error > target)
+        return (state.steps < limit) & jnp.any(state.error > target)
 
     def step(state):
         active = state.error > target  # False for NaN: such a filter stops
@@ -101,7 +101,7 @@ def _conjugate_gradients(system: Dual, y, residual, iterations, target):
             square,
             system.error(residual),
             state.iterations + active.astype(jnp.int32),
-            state.count + 1,
+            state.steps + 1,
         )
 
     square = jnp.sum(residual * residual, axis=0)
