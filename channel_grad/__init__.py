@@ -4,10 +4,22 @@ Source: "Channel-Directed Gradients for Optimization of Convolutional Neural Net
 any optimizer:
 
     optimizer = optax.chain(channel_grad.scale_by_sobolev(), optax.sgd(0.1, momentum=0.9))
+
+By default the gradients of Flax convolution kernels change, and no others; presets for other
+libraries and layers go in as ``axes``. What a spec does with the leaves of a model:
+
+    print(channel_grad.describe(params, axes=channel_grad.haiku_layout))
 """
 
-from channel_grad._axes import (
-    AxisSpec,
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from channel_grad import _circulant
+from channel_grad._axes import AxisSpec
+from channel_grad._describe import Description, describe
+from channel_grad._layouts import (
     Layout,
     all_kernels,
     equinox_layout,
@@ -19,13 +31,9 @@ from channel_grad._axes import (
     raster,
     torch_layout,
 )
-from channel_grad._circulant import (
-    GreenCirculant,
-    SpectralCirculant,
-    apply_circulant,
-)
 from channel_grad._metrics import (
     L2,
+    METRICS,
     LaplacianSmoothing,
     Metric,
     ReweightedL2,
@@ -38,9 +46,12 @@ from channel_grad._transforms import (
     scale_by_sobolev,
 )
 
+__version__ = "0.2.0"
+
 __all__ = [
     # metrics
     "L2",
+    "METRICS",
     "LaplacianSmoothing",
     "Metric",
     "ReweightedL2",
@@ -52,8 +63,10 @@ __all__ = [
     "scale_by_sobolev",
     # which axis of which leaf
     "AxisSpec",
+    "Description",
     "Layout",
     "all_kernels",
+    "describe",
     "equinox_layout",
     "flax_layout",
     "haiku_layout",
@@ -62,8 +75,20 @@ __all__ = [
     "output_axes",
     "raster",
     "torch_layout",
-    # the operator behind the metrics
-    "GreenCirculant",
-    "SpectralCirculant",
-    "apply_circulant",
 ]
+
+# Public in 0.1.0: the operator behind the metrics, which is now an implementation detail.
+_PRIVATE = ("GreenCirculant", "SpectralCirculant", "apply_circulant")
+
+if not TYPE_CHECKING:  # type checkers do not see the private names
+
+    def __getattr__(name: str) -> Any:
+        if name in _PRIVATE:
+            warnings.warn(
+                f"channel_grad.{name} is private since 0.2.0 and will go; "
+                "Metric.gradient and Metric.kernel are its public face",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            return getattr(_circulant, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

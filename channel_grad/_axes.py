@@ -1,11 +1,12 @@
-"""Axis specs: which axis of which leaf a metric acts along. Data given by the caller, or a preset.
+"""Axis specs: which axis of which leaf a metric acts along.
 
 A kernel's rank does not say which of its axes holds the output channels: Flax puts them last,
-PyTorch and Equinox first, and transposed convolutions swap them. So a spec is any of
+PyTorch and Equinox first, and some transposed convolutions swap them. So a spec is any of
 
 * a function ``(path, leaf) -> axis``, with the path as `jax.tree_util` gives it;
 * a tree of axes with the structure of the parameters, or of the top of it;
-* an `AxisSpec`, which holds either; the presets are of that kind.
+* a `Layout`, which stands for its ``output_axes``;
+* an `AxisSpec`, which holds one of these; the presets are of that kind.
 
 An axis is an integer (negative ones count from the end), or None to leave the leaf alone, or a
 tuple of integers: those axes are flattened into a single one, the last of them running fastest.
@@ -13,10 +14,12 @@ tuple of integers: those axes are flattened into a single one, the last of them 
 tuple of integers is always one such leaf.
 """
 
-import dataclasses
+from __future__ import annotations
+
 import operator
-from collections.abc import Callable
-from typing import Any
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.tree_util as jtu
@@ -25,39 +28,132 @@ import numpy as np
 Axis = int | tuple[int, ...] | None
 Path = tuple[Any, ...]
 
-# What Flax NNX puts behind the name of a parameter, in the path of its value.
+ACCEPTED = "an integer, a tuple of integers, or None"
+
+# Flax NNX ends the path of a parameter's value with one of these.
 _WRAPPERS = ("value", "raw_value")
 
 
-class AxisSpec:
-    """An axis spec as one opaque object: a function, or a tree of axes.
+class Decision(NamedTuple):
+    """The axis of one leaf, and why."""
 
-    `optax.inject_hyperparams` takes every callable argument for a schedule and every number for a
-    hyperparameter. An AxisSpec is neither, so it passes through unharmed, where a plain function
-    or a plain axis would need ``static_args=("axes",)``.
+    axis: Any
+    why: str
+
+
+class Choice(NamedTuple):
+    """What a spec does with one leaf of a tree; axes are numbers >= 0 in the order given."""
+
+    path: Path
+    shape: tuple[int, ...]
+    axes: tuple[int, ...] | None
+    why: str
+
+
+# (path, leaf, the container that holds the leaf or None) -> decision
+Rule = Callable[[Path, Any, Any], Decision]
+
+
+class AxisSpec:
+    """An axis spec as one object: it can be called, restricted and combined.
+
+    ``spec(path, leaf)`` is the axis of one leaf. ``spec.exclude(regex)`` and ``spec.only(regex)``
+    restrict a spec to some paths, and ``first | second`` asks the second spec about the leaves
+    that the first one leaves alone. Paths are matched as in ``"encoder/attention/query/kernel"``.
 
     Args:
-        spec: a function ``(path, leaf) -> axis``, or a tree of axes, or an AxisSpec.
+        spec: a function ``(path, leaf) -> axis``, a tree of axes, a Layout, or an AxisSpec.
         name: shown by repr.
 
+    Raises:
+        ValueError: if spec is an array, or a tree with an entry that is not an axis.
+
     Example:
-        >>> matrices = AxisSpec(lambda path, leaf: -1 if leaf.ndim == 2 else None)
-        >>> schedule = optax.linear_schedule(2.0, 0.5, 1000)
-        >>> optax.inject_hyperparams(scale_by_sobolev)(lam=schedule, axes=matrices)
+        >>> import channel_grad, jax.numpy as jnp
+        >>> stem, head = jnp.ones((3, 3, 1, 8)), jnp.ones((8, 2))
+        >>> params = {"head": {"kernel": head}, "stem": {"kernel": stem}}
+        >>> matrices = channel_grad.AxisSpec(lambda path, leaf: -1 if leaf.ndim == 2 else None)
+        >>> list((channel_grad.output_axes | matrices).resolve(params).values())
+        [(1,), (3,)]
+        >>> list(channel_grad.output_axes.exclude("^stem").resolve(params).values())
+        [None, None]
     """
 
     def __init__(self, spec: Any, name: str | None = None):
-        self._spec = spec._spec if isinstance(spec, AxisSpec) else spec
-        self._name = name or f"AxisSpec({self._spec!r})"
-        if isinstance(self._spec, jax.Array):
+        spec = getattr(type(spec), "held_spec", spec)  # from `optax.inject_hyperparams`
+        spec = getattr(spec, "output_axes", spec)  # a Layout
+        if isinstance(spec, jax.Array):
             raise ValueError(
-                f"axes came as an array, {self._spec!r}; accepted: an integer, a tuple, None, a "
-                "tree of these, a function (path, leaf) -> axis, or an AxisSpec. "
+                f"axes: got an array, {spec!r}; accepted: an integer, a tuple, None, a tree of "
+                "these, a function (path, leaf) -> axis, or an AxisSpec. "
                 "optax.inject_hyperparams makes an array of an integer: write axes=AxisSpec(-1)"
             )
+        if isinstance(spec, AxisSpec):
+            self._rule, self._name = spec._rule, name or spec._name
+        else:
+            # A tree of axes may be an Equinox module, and then it is callable as well.
+            is_function = callable(spec) and jtu.all_leaves([spec])
+            self._rule = _ask(spec) if is_function else _look_up(spec)
+            self._name = name or f"AxisSpec({spec!r})"
+        # `optax.inject_hyperparams` calls every callable argument with the step count and keeps
+        # the result in its state. This result is an empty tuple with the spec in its class, so
+        # that the state gets no leaf that jit or a checkpoint could stumble over.
+        self._held = type("HeldAxes", (_HeldAxes,), {"held_spec": self})()
+
+    @classmethod
+    def from_rule(cls, rule: Rule, name: str) -> AxisSpec:
+        """A spec that also says why, and may look at the container of a leaf."""
+        spec = cls(None, name)
+        spec._rule = rule
+        return spec
 
     def __repr__(self) -> str:
         return self._name
+
+    def __call__(self, path: Any, *leaf: Any) -> Any:
+        """The axis of one leaf: ``spec(path, leaf)``."""
+        return self._rule(path, leaf[0], None).axis if leaf else self._held
+
+    def __or__(self, other: Any) -> AxisSpec:
+        """This spec, and the other one for the leaves that this one leaves alone."""
+        second = AxisSpec(other)
+
+        def rule(path: Path, leaf: Any, owner: Any) -> Decision:
+            found = self._rule(path, leaf, owner)
+            return second._rule(path, leaf, owner) if found.axis is None else found
+
+        return AxisSpec.from_rule(rule, f"{self!r} | {second!r}")
+
+    def only(self, pattern: str) -> AxisSpec:
+        """This spec for the leaves whose path matches a regular expression (`re.search`)."""
+        return self._where(pattern, True)
+
+    def exclude(self, pattern: str) -> AxisSpec:
+        """This spec, but for the leaves whose path matches a regular expression (`re.search`)."""
+        return self._where(pattern, False)
+
+    def _where(self, pattern: str, wanted: bool) -> AxisSpec:
+        try:
+            matches = re.compile(pattern).search
+        except (re.error, TypeError) as error:
+            raise ValueError(
+                f"pattern: got {pattern!r} ({error}); accepted: a regular expression"
+            ) from None
+        name = "only" if wanted else "exclude"
+
+        def rule(path: Path, leaf: Any, owner: Any) -> Decision:
+            if bool(matches(path_string(path))) == wanted:
+                return self._rule(path, leaf, owner)
+            return Decision(None, f"left out by {name}({pattern!r})")
+
+        return AxisSpec.from_rule(rule, f"{self!r}.{name}({pattern!r})")
+
+    def choices(self, tree: Any) -> Iterator[Choice]:
+        """What this spec does with each leaf of a tree, and why."""
+        for path, leaf in jtu.tree_leaves_with_path(tree):
+            shape = tuple(np.shape(leaf))
+            axis, why = self._rule(path, leaf, _owner(tree, path))
+            yield Choice(path, shape, _leaf_axes(path, shape, axis), why)
 
     def resolve(self, tree: Any) -> dict[Path, tuple[int, ...] | None]:
         """For each leaf's path, its axes as numbers >= 0, in the order given, or None.
@@ -69,87 +165,74 @@ class AxisSpec:
             ValueError: if a leaf has no such axis, or a tree of axes has no entry for it; names
                 the leaf's path.
         """
-        # A tree of axes may be an Equinox module, and then it is callable as well.
-        is_function = callable(self._spec) and jtu.all_leaves([self._spec])
-        find = self._spec if is_function else _look_up(self._spec)
-        leaves = jtu.tree_leaves_with_path(tree)
-        return {path: _check(path, leaf, find(path, leaf)) for path, leaf in leaves}
+        return {choice.path: choice.axes for choice in self.choices(tree)}
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """Where a library keeps the channels of its kernels: the source of the presets.
+class _HeldAxes(NamedTuple):
+    """An empty tuple; a subclass of its own holds each AxisSpec."""
+
+
+def normalize_axes(axis: Any, shape: tuple[int, ...], name: str, where: str) -> tuple[int, ...]:
+    """One axis or several as a tuple of numbers >= 0, in the order given.
 
     Args:
-        kernel: the name of a kernel among a layer's parameters, the last part of the leaf's path.
-        output, input: the axes of output and input channels.
+        axis: an integer or a tuple of integers.
+        shape: the shape of the array that has these axes.
+        name, where: the argument and the array, for errors.
 
-    Example:
-        >>> mine = Layout(kernel="filters", output=0, input=-1)
-        >>> scale_by_sobolev(axes=mine.output_axes)
+    Raises:
+        ValueError: if axis is something else, is not an axis of the array, or names one twice.
     """
-
-    kernel: str
-    output: int
-    input: int
-
-    @property
-    def output_axes(self) -> AxisSpec:
-        """The output channels of convolution kernels: of that name, with three axes or more."""
-        return AxisSpec(self._where(3, lambda rank: self.output), f"{self!r}.output_axes")
-
-    @property
-    def input_axes(self) -> AxisSpec:
-        """The input channels of convolution kernels."""
-        return AxisSpec(self._where(3, lambda rank: self.input), f"{self!r}.input_axes")
-
-    @property
-    def all_kernels(self) -> AxisSpec:
-        """The output channels of convolution and dense kernels: two axes or more."""
-        return AxisSpec(self._where(2, lambda rank: self.output), f"{self!r}.all_kernels")
-
-    @property
-    def raster(self) -> AxisSpec:
-        """Convolution kernels flattened as a whole, in the order output, input, height, width."""
-        return AxisSpec(self._where(3, self._all_axes), f"{self!r}.raster")
-
-    def _all_axes(self, rank: int) -> tuple[int, ...]:
-        channels = (self.output % rank, self.input % rank)
-        return (*channels, *(axis for axis in range(rank) if axis not in channels))
-
-    def _where(self, least_rank: int, axis: Callable[[int], Axis]) -> Callable[[Path, Any], Axis]:
-        def spec(path: Path, leaf: Any) -> Axis:
-            rank = len(np.shape(leaf))
-            return axis(rank) if rank >= least_rank and leaf_name(path) == self.kernel else None
-
-        return spec
+    rank = len(shape)
+    given = axis if isinstance(axis, tuple) else (axis,)
+    try:
+        numbers = tuple(operator.index(a) for a in given)
+    except TypeError:
+        numbers = ()
+    accepted = None
+    if not numbers or any(isinstance(a, bool) for a in given):
+        accepted = ACCEPTED
+    elif not all(-rank <= a < rank for a in numbers):
+        accepted = f"axes from {-rank} to {rank - 1}" if rank else "None, as it has no axes"
+    elif len({a % rank for a in numbers}) < len(numbers):
+        accepted = "each axis once"
+    if accepted:
+        raise ValueError(f"{name}: got {axis!r} for {where} of shape {shape}; accepted: {accepted}")
+    return tuple(a % rank for a in numbers)
 
 
-# Flax, Linen and NNX alike (the paths of NNX end in ".value", which is skipped): (height, width,
-# input, output). Not for ConvTranspose with transpose_kernel=True, which swaps the last two, nor
-# for attention, whose kernels of rank 3 are not convolutions.
-flax_layout = Layout(kernel="kernel", output=-1, input=-2)
-nnx_layout = flax_layout
-# Haiku: as Flax, under another name. Not for its ConvNDTranspose.
-haiku_layout = Layout(kernel="w", output=-1, input=-2)
-# Equinox, and PyTorch's naming: (output, input, height, width). Not for PyTorch's ConvTranspose,
-# which swaps the first two, nor for a LayerNorm over three axes or more, whose scale is named
-# weight as well.
-equinox_layout = Layout(kernel="weight", output=0, input=1)
-torch_layout = equinox_layout
-
-output_axes = flax_layout.output_axes
-input_axes = flax_layout.input_axes
-all_kernels = flax_layout.all_kernels
-raster = flax_layout.raster
-
-
-def leaf_name(path: Path) -> str:
-    """The parameter's own name: "kernel" of ['conv']['kernel'].value."""
+def path_names(path: Path) -> list[str]:
+    """The names on a path: ["conv", "kernel"] for ['conv']['kernel'].value."""
     names = [str(_plain(key)) for key in path]
     while len(names) > 1 and names[-1] in _WRAPPERS:
         names.pop()
-    return names[-1].rsplit(".", 1)[-1] if names else ""
+    return names
+
+
+def path_string(path: Path) -> str:
+    """The names on a path, joined: "conv/kernel"."""
+    return "/".join(path_names(path))
+
+
+def _leaf_axes(path: Path, shape: tuple[int, ...], axis: Any) -> tuple[int, ...] | None:
+    if axis is None:
+        return None
+    return normalize_axes(axis, shape, "axes", f"the leaf {jtu.keystr(path)}")
+
+
+def _owner(tree: Any, path: Path) -> Any:
+    """The container that holds a leaf, such as an Equinox module, or None where there is none."""
+    names = path_names(path)
+    node = tree
+    try:
+        for key in path[: len(names) - 1]:
+            if isinstance(key, jtu.GetAttrKey):
+                node = getattr(node, key.name)
+            else:
+                node = node[_plain(key)]
+    except (AttributeError, KeyError, IndexError, TypeError):
+        return None  # some containers name their children otherwise than they find them
+    return node
 
 
 def _plain(key: Any) -> Any:
@@ -160,8 +243,18 @@ def _plain(key: Any) -> Any:
     return key
 
 
-def _look_up(axes: Any) -> Callable[[Path, Any], Any]:
-    """A tree of axes as a function: the entry whose path is the start of the leaf's path.
+def _ask(function: Callable[[Path, Any], Any]) -> Rule:
+    """A user's function as a rule."""
+
+    def rule(path: Path, leaf: Any, owner: Any) -> Decision:
+        del owner
+        return Decision(function(path, leaf), "the function's answer")
+
+    return rule
+
+
+def _look_up(axes: Any) -> Rule:
+    """A tree of axes as a rule: the entry whose path is the start of the leaf's path.
 
     By path rather than by structure, because optax.masked replaces leaves and whole branches with
     empty nodes.
@@ -175,39 +268,22 @@ def _look_up(axes: Any) -> Callable[[Path, Any], Any]:
         tuple(map(_plain, path)): axis
         for path, axis in jtu.tree_leaves_with_path(axes, is_leaf=is_axis)
     }
+    for axis in entries.values():
+        integer = hasattr(axis, "__index__") and not isinstance(axis, bool)
+        if not is_axis(axis) and not integer:
+            raise ValueError(f"axes: got {axis!r}; accepted: {ACCEPTED}")
 
-    def find(path: Path, leaf: Any) -> Any:
-        del leaf
+    def rule(path: Path, leaf: Any, owner: Any) -> Decision:
+        del leaf, owner
         plain = tuple(map(_plain, path))
         for length in range(len(plain) + 1):
             if plain[:length] in entries:
-                return entries[plain[:length]]
+                where = "/".join(map(str, plain[:length])) or "the whole tree"
+                return Decision(entries[plain[:length]], f"the entry for {where}")
         known = ", ".join("/".join(map(str, entry)) or "(the whole tree)" for entry in entries)
         raise ValueError(
-            f"axes has no entry for the leaf {jtu.keystr(path)}, only for {known or 'none'}; "
+            f"axes: got no entry for the leaf {jtu.keystr(path)}, only for {known or 'none'}; "
             "accepted: an axis, a tuple of axes or None for every leaf, or for a branch above it"
         )
 
-    return find
-
-
-def _check(path: Path, leaf: Any, axis: Any) -> tuple[int, ...] | None:
-    """The axes of one leaf as numbers >= 0."""
-    if axis is None:
-        return None
-    rank = len(np.shape(leaf))
-    where = f"axes gave {axis!r} for the leaf {jtu.keystr(path)} of shape {tuple(np.shape(leaf))}"
-    given = axis if isinstance(axis, tuple) else (axis,)
-    try:
-        numbers = tuple(operator.index(a) for a in given)
-    except TypeError:
-        numbers = ()
-    if not numbers or any(isinstance(a, bool) for a in given):
-        raise ValueError(f"{where}; accepted: an integer, a tuple of integers, or None")
-    if not all(-rank <= a < rank for a in numbers):
-        accepted = f"axes from {-rank} to {rank - 1}" if rank else "None, as it has no axes"
-        raise ValueError(f"{where}; accepted: {accepted}")
-    positive = tuple(a % rank for a in numbers)
-    if len(set(positive)) < len(positive):
-        raise ValueError(f"{where}; accepted: each axis once")
-    return positive
+    return rule

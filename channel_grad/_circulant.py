@@ -18,19 +18,30 @@ Three algorithms, which agree to round-off:
   a matrix product.
 * ``fft``: real FFT, product with the eigenvalues, inverse FFT. The only one for the very long
   lines of `raster`.
-* ``prefix``: `GreenCirculant` only; linear in n, from the moments of short blocks (the derivation
-  is at `_prefix`).
+* ``prefix``: `GreenCirculant` only; linear in n, from the moments of short blocks (see `_prefix`).
+
+All serve arrays of any rank, because with several devices the axes are kept apart (see
+`_sharding`).
 """
 
+from __future__ import annotations
+
 import dataclasses
-import functools
+import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.xla_metadata import set_xla_metadata
 from jax.typing import ArrayLike
+
+from channel_grad._axes import normalize_axes
+from channel_grad._prefix import apply_prefix, product
+from channel_grad._sharding import several_devices
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Inexact
 
 METHODS = ("auto", "dense", "fft", "prefix")
 
@@ -40,12 +51,13 @@ METHODS = ("auto", "dense", "fft", "prefix")
 # short kernels launched one by one cost more.
 _DENSE_UP_TO = {"cpu": 48, "other": 512}
 _DENSE_UP_TO_WITHOUT_PREFIX = {"cpu": 128, "other": 1024}
+# With several devices an axis may be sharded, and an FFT gathers arrays that a product does not.
+_DENSE_UP_TO_ON_SEVERAL_DEVICES = 4096
 _PREFIX_UP_TO = 4096
 
-# Channels in one block of the prefix method, and in one group of blocks: measured on a CPU, the
-# fastest of 4, 8, 16, 32 and of 16, 32, 64, 128 for every n from 128 to 512.
-_BLOCK = 16
-_GROUP = 32
+# Sums over lines longer than this are scaled, so that they do not overflow where the result does
+# not. For shorter ones it would cost more (13 % of an FFT, 40 % of a mean) than it is worth.
+_SCALED_FROM = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +68,7 @@ class GreenCirculant:
     mean: ArrayLike
     green: ArrayLike | None = None
 
-    def eigenvalues(self, n: int, dtype: jnp.dtype) -> jax.Array:
+    def eigenvalues(self, n: int, dtype: jnp.dtype) -> Float[Array, " n//2+1"]:
         """Eigenvalues for the frequencies 0 ... n // 2, shape (n // 2 + 1,)."""
         first = jnp.asarray(np.arange(n // 2 + 1) == 0, dtype)
         values = jnp.asarray(self.identity, dtype) + jnp.asarray(self.mean, dtype) * first
@@ -66,7 +78,7 @@ class GreenCirculant:
         green = np.where(t > 0, 1 / np.where(t > 0, n * n * t, 1.0), 0.0)
         return values + jnp.asarray(self.green, dtype) * jnp.asarray(green, dtype)
 
-    def kernel(self, n: int, dtype: jnp.dtype) -> jax.Array:
+    def kernel(self, n: int, dtype: jnp.dtype) -> Float[Array, " n"]:
         """The circular kernel, shape (n,)."""
         first = jnp.asarray(np.arange(n) == 0, dtype)
         values = jnp.asarray(self.identity, dtype) * first + jnp.asarray(self.mean, dtype) / n
@@ -74,7 +86,7 @@ class GreenCirculant:
             return values
         return values + jnp.asarray(self.green, dtype) * jnp.asarray(green_kernel(n), dtype)
 
-    def matrix(self, n: int, dtype: jnp.dtype) -> jax.Array:
+    def matrix(self, n: int, dtype: jnp.dtype) -> Float[Array, "n n"]:
         """The n x n matrix."""
         values = jnp.asarray(self.identity, dtype) * jnp.eye(n, dtype=dtype)
         values = values + jnp.asarray(self.mean, dtype) / n
@@ -92,15 +104,15 @@ class SpectralCirculant:
 
     response: Callable[[jax.Array], jax.Array]
 
-    def eigenvalues(self, n: int, dtype: jnp.dtype) -> jax.Array:
+    def eigenvalues(self, n: int, dtype: jnp.dtype) -> Float[Array, " n//2+1"]:
         """Eigenvalues for the frequencies 0 ... n // 2, shape (n // 2 + 1,)."""
         return self.response(jnp.asarray(frequencies(n), dtype)).astype(dtype)
 
-    def kernel(self, n: int, dtype: jnp.dtype) -> jax.Array:
+    def kernel(self, n: int, dtype: jnp.dtype) -> Float[Array, " n"]:
         """The circular kernel, shape (n,)."""
         return jnp.fft.irfft(self.eigenvalues(n, dtype), n=n).astype(dtype)
 
-    def matrix(self, n: int, dtype: jnp.dtype) -> jax.Array:
+    def matrix(self, n: int, dtype: jnp.dtype) -> Float[Array, "n n"]:
         """The n x n matrix."""
         return self.kernel(n, dtype)[_offsets(n)]
 
@@ -120,8 +132,8 @@ def green_kernel(n: int) -> np.ndarray:
 
 
 def apply_circulant(
-    f: jax.Array, operator: Circulant, axis: int = -1, method: str = "auto"
-) -> jax.Array:
+    f: Inexact[Array, "*shape"], operator: Circulant, axis: int = -1, method: str = "auto"
+) -> Inexact[Array, "*shape"]:
     """Apply a symmetric circulant operator to every line of an array along one axis.
 
     Args:
@@ -140,172 +152,94 @@ def apply_circulant(
             or a length that it does not serve.
     """
     f = jnp.asarray(f)
-    if not -f.ndim <= axis < f.ndim:
-        raise ValueError(
-            f"axis={axis!r} came with an array of {f.ndim} dimensions; "
-            f"accepted: axes from {-f.ndim} to {f.ndim - 1}"
-        )
+    (axis,) = normalize_axes(axis, f.shape, "axis", "an array")
     n = f.shape[axis]
     method = _choose(operator, n, method)
     dtype = jnp.float64 if f.dtype == jnp.float64 else jnp.float32
     if f.size == 0:
         return f
-    if method == "prefix" and operator.green is None:
+    if method == "prefix" and isinstance(operator, GreenCirculant) and operator.green is None:
         wide = f.astype(dtype)
-        identity, mean = (jnp.asarray(x, dtype) for x in (operator.identity, operator.mean))
-        return (identity * wide + mean * jnp.mean(wide, axis, keepdims=True)).astype(f.dtype)
-    # Rows times matrices: plain two-dimensional products are what every backend does best (with the
-    # other axes as batch dimensions of one einsum, they took up to 10 times as long on a CPU).
-    rows = jnp.moveaxis(f, axis, -1)
+        identity, mean_weight = (jnp.asarray(x, dtype) for x in (operator.identity, operator.mean))
+        return (identity * wide + mean_weight * mean(wide, axis)).astype(f.dtype)
     apply = {"dense": _dense, "fft": _fft, "prefix": _prefix}[method]
-    result = apply(rows.reshape(-1, n).astype(dtype), operator).astype(f.dtype)
-    return jnp.moveaxis(result.reshape(rows.shape), -1, axis)
+    lines = jnp.moveaxis(f, axis, -1)
+    shape = lines.shape
+    if not several_devices():
+        lines = lines.reshape(-1, n)  # up to a quarter faster on a CPU
+    result = apply(lines.astype(dtype), operator).astype(f.dtype)
+    return jnp.moveaxis(result.reshape(shape), -1, axis)
+
+
+def mean(f: Float[Array, ...], axis: int) -> Float[Array, ...]:
+    """The mean along one axis, which is kept."""
+    n = f.shape[axis]
+    if n <= _SCALED_FROM:
+        return jnp.mean(f, axis, keepdims=True)
+    shrink = _power_of_two(n)
+    return jnp.sum(f * shrink, axis, keepdims=True) / (n * shrink)
+
+
+def _power_of_two(n: int) -> float:
+    """About 1/n, such that products with it are exact."""
+    return 2.0 ** -math.ceil(math.log2(n))
+
+
+def _is_closed_form(operator: Circulant) -> bool:
+    return isinstance(operator, GreenCirculant) and operator.green is None
 
 
 def _choose(operator: Circulant, n: int, method: str) -> str:
     has_prefix = isinstance(operator, GreenCirculant)
-    closed_form = has_prefix and operator.green is None
     if method not in METHODS:
-        raise ValueError(f"method={method!r} is unknown; accepted: {', '.join(METHODS)}")
+        raise ValueError(f"method: got {method!r}; accepted: {', '.join(METHODS)}")
     if method == "prefix" and not has_prefix:
         raise ValueError(
-            "method='prefix' serves the L2, re-weighted L2 and Sobolev gradients; "
+            "method: got 'prefix', which serves the L2, re-weighted L2 and Sobolev gradients; "
             "accepted here: auto, dense, fft"
         )
-    if method == "prefix" and n > _PREFIX_UP_TO and not closed_form:
+    if method == "prefix" and n > _PREFIX_UP_TO and not _is_closed_form(operator):
         raise ValueError(
-            f"method='prefix' came with an axis of length {n}; accepted: lengths up to "
+            f"method: got 'prefix' for an axis of length {n}; accepted: lengths up to "
             f"{_PREFIX_UP_TO}, or method='fft'"
         )
     if method != "auto":
         return method
-    if closed_form:
+    if _is_closed_form(operator):
         return "prefix"
-    backend = "cpu" if jax.default_backend() == "cpu" else "other"
-    limits = _DENSE_UP_TO if has_prefix else _DENSE_UP_TO_WITHOUT_PREFIX
-    if n <= limits[backend]:
+    if n <= _dense_up_to(has_prefix):
         return "dense"
     return "prefix" if has_prefix and n <= _PREFIX_UP_TO else "fft"
+
+
+def _dense_up_to(has_prefix: bool) -> int:
+    """The longest axis for which "auto" chooses the dense product."""
+    backend = "cpu" if jax.default_backend() == "cpu" else "other"
+    if has_prefix:
+        return _DENSE_UP_TO[backend]
+    if several_devices():
+        return _DENSE_UP_TO_ON_SEVERAL_DEVICES
+    return _DENSE_UP_TO_WITHOUT_PREFIX[backend]
 
 
 def _offsets(n: int) -> np.ndarray:
     return (np.arange(n)[:, None] - np.arange(n)[None, :]) % n
 
 
-def _dense(rows: jax.Array, operator: Circulant) -> jax.Array:
-    return _product(rows, operator.matrix(rows.shape[1], rows.dtype))
+def _dense(lines: jax.Array, operator: Circulant) -> jax.Array:
+    return product(lines, operator.matrix(lines.shape[-1], lines.dtype))
 
 
-def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)  # TF32 would cost three digits
+def _fft(lines: jax.Array, operator: Circulant) -> jax.Array:
+    n = lines.shape[-1]
+    scale = _power_of_two(n) if n > _SCALED_FROM else 1.0
+    spectrum = jnp.fft.rfft(lines if scale == 1 else lines * scale)
+    # The same dtype, because strict dtype promotion converts nothing by itself.
+    spectrum = spectrum * operator.eigenvalues(n, lines.dtype).astype(spectrum.dtype)
+    result = jnp.fft.irfft(spectrum, n=n).astype(lines.dtype)
+    return result if scale == 1 else result / scale
 
 
-def _fft(rows: jax.Array, operator: Circulant) -> jax.Array:
-    n = rows.shape[1]
-    spectrum = jnp.fft.rfft(rows) * operator.eigenvalues(n, rows.dtype)
-    return jnp.fft.irfft(spectrum, n=n).astype(rows.dtype)
-
-
-def _prefix(rows: jax.Array, operator: GreenCirculant) -> jax.Array:
-    """a f + b mean(f) + c S f in a number of operations that is linear in n.
-
-    h = S f solves -n^2 (h[o+1] - 2 h[o] + h[o-1]) = f[o] - mean(f) with mean(h) = 0. Cut the axis
-    into blocks of length B, and call the values h[0], h[B], h[2B], ... its knots. Within a block, h
-    is the line through the two knots at its ends, plus the solution that vanishes there, whose
-    matrix is known:
-
-        G[s, t] = min(s, t) (B - max(s, t)) / (B n^2),  sum_s G[s, t] = t (B - t) / (2 n^2).
-
-    A knot is a sum over all j of f[j] times the kernel of S, which is a polynomial of degree 2 in j
-    on either side of the knot. So a group of consecutive blocks enters the knots by few numbers:
-    the sums of f, s f and s^2 f over the group, s the position in it, and, for each knot p inside,
-    the sum of max(s - p, 0) f.
-
-    This is the prefix sum of prefix sums of eqs. 10-12, without the accumulated round-off of long
-    sums. Two small matrix products give the knots; one pass over f does the rest. Where n is not a
-    multiple of the length of a group, zeros are appended, and the knots run on beyond n with the
-    same polynomials.
-    """
-    (count_rows, n), dtype = rows.shape, rows.dtype
-    identity, mean_weight = (jnp.asarray(x, dtype) for x in (operator.identity, operator.mean))
-    block = min(_BLOCK, n)
-    group = _GROUP if n > block else block
-    moments, to_knots = (jnp.asarray(c, dtype) for c in _knot_constants(n, block, group))
-
-    padded = jnp.pad(rows, ((0, 0), (0, -n % group)))
-    sums = _product(padded.reshape(-1, group), moments).reshape(count_rows, -1)
-    knots = _product(sums, to_knots)
-    blocks = padded.reshape(count_rows, -1, block)
-    weights = (identity, mean_weight, jnp.asarray(operator.green, dtype))
-    result = _compiled_apart(_fill_blocks)(blocks, knots, weights, n)
-    return result.reshape(count_rows, -1)[:, :n]
-
-
-def _fill_blocks(blocks: jax.Array, knots: jax.Array, weights: tuple, n: int) -> jax.Array:
-    """a f + b mean(f) + c h within the blocks, (rows, A, B), from f, and the knots and the mean of
-    f.
-
-    A product of blocks with G as fused multiplications rather than a matrix product: XLA for CPU
-    then reads f once and writes the result once, which took half the time.
-    """
-    identity, mean_weight, green = weights
-    count, block = blocks.shape[1:]
-    t = np.arange(block)
-    low, high = np.minimum(t[:, None], t), np.maximum(t[:, None], t)
-    local = green * jnp.asarray(low * (block - high) / (block * n**2), blocks.dtype)
-    bow = mean_weight - green * jnp.asarray(t * (block - t) / (2 * n**2), blocks.dtype)
-    ramp = jnp.asarray(t / block, blocks.dtype)
-
-    left, right = knots[:, :count, None], knots[:, 1 : count + 1, None]
-    result = identity * blocks + green * (left + ramp * (right - left)) + bow * knots[:, -1:, None]
-    for s in range(1, block):
-        result = result + blocks[:, :, s : s + 1] * local[s]
-    return result
-
-
-def _compiled_apart(function: Callable) -> Callable:
-    """The function, kept by XLA for CPU as one of its own; the last argument is static.
-
-    Fused with the reshape that follows it, a loop over blocks computes its indices by divisions, is
-    no longer vectorised, and takes 10 times as long.
-    """
-    compiled = jax.jit(function, static_argnums=3)
-    if jax.default_backend() != "cpu":
-        return compiled
-
-    def call(*args):
-        with set_xla_metadata(inlineable="false"):
-            return compiled(*args)
-
-    return call
-
-
-@functools.lru_cache(maxsize=64)
-def _knot_constants(n: int, block: int, group: int) -> tuple[np.ndarray, np.ndarray]:
-    """What leads from f to its knots, in float64; A blocks of length B in C groups.
-
-    Returns:
-        moments (group, M): the weights 1, s, s^2 and max(s - p, 0) of the moments of a group.
-        to_knots (C M, A + 2): from all moments to the knots 0, B, ..., A B and, last, to mean(f).
-    """
-    groups = -(-n // group)
-    inner = np.arange(block, group, block)
-    position = np.arange(group)
-    s = (position - (group - 1) / 2) / group
-    kinks = np.maximum(position[:, None] - inner, 0) / group
-    moments = np.concatenate([np.stack([np.ones(group), s, s * s], axis=1), kinks], axis=1)
-
-    start = np.arange(groups)[:, None] * group
-    knot = np.arange(0, groups * group + 1, block)[None, :]
-    distance = knot - (start + (group - 1) / 2)
-    side = np.where(knot > start, 1.0, -1.0)
-    # o - j = distance - group s. In the kernel of S, write |o - j| = side (o - j), a polynomial,
-    # and for a knot inside the group add 2 max(j - o, 0).
-    to_knots = np.zeros((groups, 3 + len(inner), knot.size + 1))
-    to_knots[:, 0, :-1] = distance**2 / (2 * n**2) - side * distance / (2 * n) + (1 - 1 / n**2) / 12
-    to_knots[:, 1, :-1] = -group * distance / n**2 + side * group / (2 * n)
-    to_knots[:, 2, :-1] = group**2 / (2 * n**2)
-    for index, p in enumerate(inner):
-        to_knots[:, 3 + index, :-1] = np.where(knot == start + p, -group / n, 0.0)
-    to_knots[:, 0, -1] = 1.0
-    return moments, to_knots.reshape(-1, knot.size + 1) / n
+def _prefix(lines: jax.Array, operator: GreenCirculant) -> jax.Array:
+    weights = (operator.identity, operator.mean, operator.green)
+    return apply_prefix(lines, *(jnp.asarray(x, lines.dtype) for x in weights))

@@ -10,83 +10,90 @@ events and figures.
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax.numpy as jnp
-from absl import flags
 
-from experiments import common_flags
+from experiments.cli.flags import Derived
+from experiments.cli.training import Experiment
 from experiments.data.dataset import Dataset
-from experiments.errors import UserError
 from experiments.models.resnet import ResNet
-from experiments.training.config import TrainConfig
+from experiments.system.errors import ConfigError
+from experiments.tasks.augmentation import random_crop_and_flip
+from experiments.tasks.supervised import Supervised, classification
+from experiments.training.config import PRECISIONS, Length, OptimizerConfig
 from experiments.training.optimizer import make_optimizer
-from experiments.training.preprocess import random_crop_and_flip
-from experiments.training.problem import Problem
-from experiments.training.study import Run
+from experiments.training.settings import Config, composed, setting
 
-NAME = "cifar_resnet56"
-DATASETS = ("auto", "digits", "cifar10", "mnist", "fashion_mnist")
-DEPTH = flags.DEFINE_integer("depth", 56, "Layers of the network: 6 n + 2.")
-
-# The paper: ResNet-56 as in Osher et al., divided by 10 every 40 epochs.
-PAPER = dict(
-    optimizer="sgd",
-    momentum=0.9,
-    weight_decay=5e-4,
-    schedule="step",
-    decay_epochs=40.0,
-    decay_factor=10.0,
-    batch_size=128,
-    epochs=160.0,
-    evaluate_every=1.0,
+# The paper's table 2: the rate of Adam is not SGD's.
+LEARNING_RATE = Derived(
+    "0.1 for sgd, 0.01 for adam",
+    lambda dataset, chosen: 0.01 if chosen.get("optimizer") == "adam" else 0.1,
 )
+# ResNet-56 as in Osher et al.: the learning rate is divided by 10 every 40 epochs.
+PAPER = {"learning_rate": LEARNING_RATE}
+
+
+def _quick_epochs(dataset: Dataset) -> float:
+    return (13_000 if dataset.name == "digits" else 20_000) / len(dataset.train)
+
+
 # Small batches and a short cosine: the most accuracy in a few minutes of two cores.
-QUICK = PAPER | dict(schedule="cosine", batch_size=32)
-LEARNING_RATES = {"sgd": 0.1, "adam": 0.01}
+QUICK = PAPER | {
+    "schedule": "cosine",
+    "batch_size": 32,
+    "epochs": Derived(
+        "13,000 images of digits, 20,000 of other datasets",
+        lambda dataset, chosen: _quick_epochs(dataset),
+    ),
+    "evaluate_every": Derived(
+        "a fifth of the preset's epochs", lambda dataset, chosen: _quick_epochs(dataset) / 5
+    ),
+}
 
 
-def presets(dataset: Dataset) -> dict[str, dict]:
-    """The presets for a dataset; quick ones see about 13,000 (digits) or 20,000 images."""
-    images = 13_000 if dataset.name == "digits" else 20_000
-    epochs = images / len(dataset.train)
-    quick = QUICK | dict(epochs=epochs, evaluate_every=epochs / 5)
-    return {"quick": quick, "paper": PAPER}
+@dataclasses.dataclass(frozen=True)
+class CifarConfig(Config):
+    """A residual network, its optimizer and the length of its training."""
+
+    depth: int = setting(56, "Layers of the network: 6 n + 2.", minimum=8)
+    weight_decay: float = setting(
+        5e-4, "Added to the gradient as weight_decay * weights.", minimum=0.0, search=(1e-5, 1e-2)
+    )
+    precision: str = setting("float32", "What convolutions compute in.", choices=PRECISIONS)
+    optimizer: OptimizerConfig = composed(OptimizerConfig)
+    length: Length = composed(Length)
+    model: str = ""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.depth % 6 != 2 or self.depth > 10_000:
+            raise ConfigError("depth", self.depth, "8, 14, 20, ..., 6 n + 2, up to 10,000")
+        object.__setattr__(self, "model", f"resnet{self.depth}")
 
 
-def build(config: TrainConfig, dataset: Dataset, depth: int = 56) -> Problem:
+def build(config: CifarConfig, dataset: Dataset) -> tuple[Supervised, Length]:
     """The network, the augmentation of He et al. and the optimizer."""
     examples = len(dataset.train)
-    steps, per_epoch = config.total_steps(examples), config.steps_per_epoch(examples)
-    optimizer, schedule = make_optimizer(config, steps, per_epoch)
-    return Problem(
-        dataset=dataset,
-        model=ResNet(depth, dataset.num_classes, dtype=jnp.dtype(config.precision)),
-        optimizer=optimizer,
-        learning_rate=schedule,
-        batch_size=config.batch_size,
-        steps=steps,
-        evaluate_every=config.steps_between_evaluations(examples),
-        augment=random_crop_and_flip(flip=dataset.mirror_symmetric),
+    optimizer, schedule = make_optimizer(
+        config.optimizer,
+        config.length.steps(examples),
+        config.length.steps_per_epoch(examples),
+        weight_decay=config.weight_decay,
     )
+    model = ResNet(config.depth, dataset.num_classes, dtype=jnp.dtype(config.precision))
+    augment = random_crop_and_flip(flip=dataset.mirror_symmetric)
+    return classification(model, dataset, optimizer, schedule, augment=augment), config.length
 
 
-def main() -> None:
-    depth = DEPTH.value
-    if depth < 8 or depth % 6 != 2:
-        raise UserError(f"--depth: got {depth}; accepted are 8, 14, 20, ..., 6 n + 2")
-    dataset = common_flags.load_dataset("cifar10", DATASETS)
-    settings = common_flags.preset_values(presets(dataset)) | common_flags.metric_settings()
-    settings["learning_rate"] = common_flags.FLAGS.learning_rate
-    if settings["learning_rate"] is None:
-        settings["learning_rate"] = LEARNING_RATES.get(settings["optimizer"])
-    metrics = common_flags.metrics()
-    runs = [
-        Run(m, TrainConfig(dataset=dataset.name, model=f"resnet{depth}", metric=m, **settings))
-        for m in metrics
-    ]
-    common_flags.train(NAME, runs, dataset, lambda c, d: build(c, d, depth))
-
+EXPERIMENT = Experiment(
+    name="cifar_resnet56",
+    config=CifarConfig,
+    presets={"quick": QUICK, "paper": PAPER},
+    datasets=("auto", "digits", "cifar10", "mnist", "fashion_mnist"),
+    preferred="cifar10",
+    build=build,
+)
 
 if __name__ == "__main__":
-    common_flags.define(NAME, DATASETS)
-    flags.adopt_module_key_flags(common_flags)
-    common_flags.run(main)
+    EXPERIMENT.run()

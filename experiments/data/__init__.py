@@ -1,38 +1,103 @@
-"""Where examples come from: one file per source, and one type, `Dataset`, that leaves it.
+"""The datasets: one file per source, and one type, `Dataset`, that every source returns.
 
-`load` is the way in. It reads what is there and never downloads; `python -m
-experiments.prepare_data` is what fetches and stores.
+`load` reads what is embedded or prepared; it never downloads. `python -m experiments.prepare_data`
+fetches and stores.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from experiments.data import digits, images, moving_digits, ucf101
 from experiments.data.dataset import Dataset, DatasetNotPrepared, Split
+from experiments.system.errors import ConfigError
 
-DEFAULT_DATA_DIR = "~/tensorflow_datasets"  # TFDS's own, so what a user has prepared is found
-AVAILABLE = ("auto", "digits", "moving_digits", "cifar10", "mnist", "fashion_mnist", "ucf101")
-_STAND_INS = {
-    "cifar10": "digits",
-    "mnist": "digits",
-    "fashion_mnist": "digits",
-    "ucf101": "moving_digits",
-}
-_OPTIONS = {
-    "digits": ("size",),
-    "moving_digits": ("size", "frames", "train", "validation", "test"),
-    "ucf101": ("classes",),
-}
+DEFAULT_DATA_DIR = "~/tensorflow_datasets"  # the default of TFDS: what it prepared is found
 
-__all__ = ["AVAILABLE", "DEFAULT_DATA_DIR", "Dataset", "DatasetNotPrepared", "Split", "load"]
+
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    """What a source is asked for: see the arguments of `load`."""
+
+    name: str
+    data_dir: str
+    seed: int
+    notice: Callable[[str], None]
+    options: dict[str, Any]
+
+    @property
+    def command(self) -> str:
+        return prepare_command(self.name, self.data_dir)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """One dataset.
+
+    Args:
+      load: loads it.
+      options: the names of the options that it has.
+      stand_in: the embedded dataset that "auto" takes until this one is prepared; None for a
+        dataset that is embedded itself.
+      is_prepared: data_dir -> whether the dataset is there.
+      flags: the flags that `prepare_data` needs beside --data_dir.
+    """
+
+    load: Callable[[_Request], Dataset]
+    options: tuple[str, ...] = ()
+    stand_in: str | None = None
+    is_prepared: Callable[[str], bool] | None = None
+    flags: str = ""
+
+
+def _image_source(name: str) -> _Source:
+    return _Source(
+        lambda asked: images.load(name, asked.data_dir, asked.command, asked.notice),
+        stand_in="digits",
+        is_prepared=lambda data_dir: images.is_prepared(name, data_dir),
+    )
+
+
+_SOURCES = {
+    "digits": _Source(lambda asked: digits.load(**asked.options), ("size",)),
+    "moving_digits": _Source(
+        lambda asked: moving_digits.load(seed=asked.seed, **asked.options),
+        ("size", "frames", "train", "validation", "test"),
+    ),
+    **{name: _image_source(name) for name in images.NAMES},
+    "ucf101": _Source(
+        lambda asked: ucf101.load(
+            asked.data_dir, asked.command, notice=asked.notice, **asked.options
+        ),
+        ("classes",),
+        stand_in="moving_digits",
+        is_prepared=ucf101.is_prepared,
+        flags=" --source=FOLDER",
+    ),
+}
+AVAILABLE = ("auto", *_SOURCES)
+# A dataset that must be prepared -> the embedded dataset that "auto" takes until it is.
+STAND_INS = {name: source.stand_in for name, source in _SOURCES.items() if source.stand_in}
+
+__all__ = [
+    "AVAILABLE",
+    "DEFAULT_DATA_DIR",
+    "STAND_INS",
+    "Dataset",
+    "DatasetNotPrepared",
+    "Split",
+    "load",
+    "prepare_command",
+]
 
 
 def load(
     name: str,
     data_dir: str = DEFAULT_DATA_DIR,
     *,
-    own: str,
+    preferred: str | None = None,
     seed: int = 0,
     notice: Callable[[str], None] = print,
     **options,
@@ -40,70 +105,65 @@ def load(
     """Loads a dataset that is embedded or was prepared before.
 
     Args:
-      name: one of `AVAILABLE`. "auto" takes `own` if it is prepared under data_dir, and otherwise
-        the embedded stand-in of its kind ("digits" for images, "moving_digits" for video).
-      data_dir: the folder that `prepare_data` was given; `~` is expanded.
-      own: the experiment's own dataset, such as "cifar10".
+      name: one of `AVAILABLE`. "auto" takes `preferred` if it is prepared under data_dir, and
+        otherwise the embedded dataset of the same kind ("digits" for images, "moving_digits" for
+        video).
+      data_dir: the folder that `prepare_data` was given; `~` is the home folder.
+      preferred: the dataset that "auto" takes when it is prepared, such as "cifar10"; needed with
+        "auto" only.
       seed: of datasets that are generated; the others do not change with it.
-      notice: is called once under "auto", with a line that says which dataset was taken and how
-        the real one is prepared.
-      **options: of the source: `size` (digits); `size`, `frames`, `train`, `validation` and `test`
-        (moving_digits); `classes` (ucf101). Under "auto" those that the dataset taken does not know
-        are left out, and `notice` says so. An option that is None is as if it were not given.
+      notice: is called with lines for the user: under "auto" one that says which dataset was taken
+        and how the preferred one is prepared; and one for each part of a prepared dataset that was
+        skipped.
+      **options: options of the source: `size` (digits); `size`, `frames`, `train`, `validation` and
+        `test` (moving_digits); `classes` (ucf101). None counts as not given. Under "auto", options
+        that the dataset taken does not have are left out, and `notice` says so.
 
     Returns:
       The dataset.
 
     Raises:
-      DatasetNotPrepared: a named dataset is not there or is damaged; names the command to run.
-      ValueError: unknown name or own, or an option that the dataset does not take.
+      DatasetNotPrepared: a dataset is not there or is damaged; names the command to run.
+      ConfigError: unknown name or preferred, or an option that the dataset does not have.
 
     Example:
-      >>> dataset = load("auto", own="cifar10")
-      >>> dataset.train.examples.shape
-      (50000, 32, 32, 3)
+      >>> load("digits", size=16).train.examples.shape
+      (1437, 16, 16, 3)
+      >>> load("auto", "/nowhere", preferred="cifar10", notice=lambda line: None).name
+      'digits'
     """
     if name not in AVAILABLE:
-        raise ValueError(f"dataset: got {name!r}; accepted are {', '.join(AVAILABLE)}")
-    if own not in _STAND_INS:
-        raise ValueError(f"own: got {own!r}; accepted are {', '.join(_STAND_INS)}")
+        raise ConfigError("dataset", repr(name), ", ".join(AVAILABLE))
+    if preferred not in STAND_INS and (name == "auto" or preferred is not None):
+        raise ConfigError("preferred", repr(preferred), ", ".join(STAND_INS))
     options = {key: value for key, value in options.items() if value is not None}
     if name == "auto":
-        name = own if _is_prepared(own, data_dir) else _STAND_INS[own]
-        notice(_notice(name, own, data_dir))
-        for key in sorted(set(options) - set(_OPTIONS.get(name, ()))):
+        name = preferred if _SOURCES[preferred].is_prepared(data_dir) else STAND_INS[preferred]
+        notice(_notice(name, preferred, data_dir))
+        for key in sorted(set(options) - set(_SOURCES[name].options)):
             notice(f"{key}: ignored, because {name} has no such option")
             del options[key]
-    for key in sorted(set(options) - set(_OPTIONS.get(name, ()))):
-        knowing = [other for other, known in _OPTIONS.items() if key in known] or ["none"]
-        raise ValueError(
-            f"{key}: {name} has no such option; accepted with the datasets {', '.join(knowing)}"
-        )
-    if name == "digits":
-        return digits.load(**options)
-    if name == "moving_digits":
-        return moving_digits.load(seed=seed, **options)
-    if name in images.NAMES:
-        return images.load(name, data_dir, prepare_command(name, data_dir))
-    return ucf101.load(data_dir, prepare_command(name, data_dir), **options)
+    for key in sorted(set(options) - set(_SOURCES[name].options)):
+        having = [other for other, source in _SOURCES.items() if key in source.options]
+        accepted = f"with --dataset={' or '.join(having)} only" if having else "no such option"
+        raise ConfigError(key, f"{options[key]!r} for {name}", accepted)
+    return _SOURCES[name].load(_Request(name, data_dir, seed, notice, options))
 
 
 def prepare_command(name: str, data_dir: str) -> str:
-    """The command line that prepares or repairs a dataset under data_dir."""
-    source = " --source=FOLDER" if name == "ucf101" else ""
-    return f"python -m experiments.prepare_data {name}{source} --data_dir={data_dir}"
+    """The command line that prepares or repairs a dataset under data_dir.
+
+    Example:
+      >>> prepare_command("mnist", "D")
+      'python -m experiments.prepare_data mnist --data_dir=D'
+    """
+    return f"python -m experiments.prepare_data {name}{_SOURCES[name].flags} --data_dir={data_dir}"
 
 
-def _is_prepared(name: str, data_dir: str) -> bool:
-    if name == "ucf101":
-        return ucf101.is_prepared(data_dir)
-    return images.is_prepared(name, data_dir)
-
-
-def _notice(name: str, own: str, data_dir: str) -> str:
-    if name == own:
-        return f"dataset: {own}, prepared under {data_dir}"
+def _notice(name: str, preferred: str, data_dir: str) -> str:
+    if name == preferred:
+        return f"dataset: {preferred}, prepared under {data_dir}"
     return (
-        f"dataset: the embedded {name}, because {own} is not prepared under {data_dir}; to train "
-        f"on it run: {prepare_command(own, data_dir)}"
+        f"dataset: the embedded {name}, because {preferred} is not prepared under {data_dir}; to "
+        f"train on it run: {prepare_command(preferred, data_dir)}"
     )

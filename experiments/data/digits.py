@@ -9,9 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from experiments.data.dataset import Dataset, Split
+from experiments.system.errors import ConfigError
 
 TEST_SHARE = 0.2
-_SPLIT_SEED = 0  # of the split itself, which is the same for every trial
+LARGEST_SIZE = 512  # pixels; 1.4 GB
+_SPLIT_SEED = 0  # the split is the same for every trial
 
 
 def load(size: int = 32) -> Dataset:
@@ -24,8 +26,15 @@ def load(size: int = 32) -> Dataset:
       The dataset; equal every time it is loaded.
 
     Raises:
-      ValueError: size below 8.
+      ConfigError: size below 8 or above 512.
+
+    Example:
+      >>> dataset = load(size=8)
+      >>> dataset.train.examples.shape, len(dataset.test), dataset.num_classes
+      ((1437, 8, 8, 3), 360, 10)
     """
+    if not 8 <= size <= LARGEST_SIZE:
+        raise ConfigError("size", size, f"8 to {LARGEST_SIZE} pixels")
     from sklearn.model_selection import train_test_split
 
     images, labels = scans()
@@ -47,7 +56,7 @@ def load(size: int = 32) -> Dataset:
 
 
 def scans() -> tuple[np.ndarray, np.ndarray]:
-    """The 1,797 scans as they are: float32 (N, 8, 8) in [0, 1], and int32 labels (N,)."""
+    """The 1,797 original scans: float32 (N, 8, 8) in [0, 1], and int32 labels (N,)."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -55,17 +64,17 @@ def scans() -> tuple[np.ndarray, np.ndarray]:
 
 
 def upsample(images: np.ndarray, size: int) -> np.ndarray:
-    """Images (N, 8, 8) in [0, 1] scaled smoothly to uint8 (N, size, size).
+    """Scales images (N, 8, 8) in [0, 1] smoothly to uint8 (N, size, size).
 
     Pixel areas are kept aligned (`grid_mode`), so the digit is not shifted.
+
+    Example:
+      >>> upsample(np.ones((2, 8, 8), np.float32), 16).shape
+      (2, 16, 16)
     """
     from scipy import ndimage
 
-    if size < images.shape[1]:
-        raise ValueError(
-            f"size: got {size}; accepted are sizes of {images.shape[1]} pixels or more"
-        )
-    # Spline interpolation is linear and acts on rows and columns apart: one matrix does both.
+    # Spline interpolation is linear, and the same along rows and columns: one matrix does both.
     matrix = np.stack(
         [
             ndimage.zoom(unit, size / len(unit), order=3, mode="grid-constant", grid_mode=True)

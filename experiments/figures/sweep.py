@@ -1,4 +1,4 @@
-"""Accuracy against the strength of a regularizer: figures 8 to 10 of the OptFlow paper.
+"""The headline against a swept setting: figures 8 to 10 of the OptFlow paper.
 
 And against each of the settings that a random search drew.
 """
@@ -9,17 +9,14 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from experiments.figures.training import save
-from experiments.training import sweep
+from experiments.figures.files import save
+from experiments.training import statistics, sweep
+from experiments.training.task import Headline
 
 LABELS = {
     "optflow_strength": "OptFlow regularization strength",
@@ -30,82 +27,125 @@ LABELS = {
 }
 
 
-def draw_sweep(directory: pathlib.Path, runs: list[dict[str, Any]]) -> None:
+def draw_sweep(directory: pathlib.Path, summary: dict[str, Any]) -> None:
     """Writes sweep_NAME.png for each setting that was swept, and sweep.png with all of them.
 
+    A setting that is a choice, and a grid, get a bar for each run instead of a curve. Every figure
+    is written as a .pdf too.
+
     Args:
       directory: where to.
-      runs: "runs" of summary.json, the baseline first.
+      summary: summary.json, the baseline first.
     """
-    names = [name for name in dict.fromkeys(sweep.swept(run) for run in runs[1:]) if name]
-    for name in names:
-        save(strengths(runs, [name]), directory / f"sweep_{name}.png")
-    if len(names) > 1:
-        save(strengths(runs, names), directory / "sweep.png")
+    runs, headline = summary["runs"], statistics.headline_of(summary)
+    single = [run for run in runs[1:] if "," not in run["name"]]
+    names = [name for name in dict.fromkeys(sweep.swept(run) for run in single) if name]
+    numeric = [name for name in names if _is_number(runs[0]["settings"].get(name))]
+    for name in numeric:
+        save(strengths(summary, [name]), directory / f"sweep_{name}.png")
+    if len(numeric) > 1:
+        save(strengths(summary, numeric), directory / "sweep.png")
+    if len(numeric) < len(names) or len(single) < len(runs) - 1:
+        save(bars(summary, headline), directory / "runs.png")
 
 
-def draw_search(directory: pathlib.Path, runs: list[dict[str, Any]], names: Sequence[str]) -> None:
-    """Writes search.png: best validation accuracy against each setting, the best run marked.
+def draw_search(directory: pathlib.Path, summary: dict[str, Any], names: Sequence[str]) -> None:
+    """Writes search.png: best validation headline against each setting, the best run marked.
 
     Args:
       directory: where to.
-      runs: "runs" of summary.json that ended.
+      summary: summary.json.
       names: of the settings that were drawn.
     """
-    accuracy = [100 * np.mean(sweep.accuracies(run, "validation")) for run in runs]
-    best = int(np.argmax(accuracy))
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(3.2 * len(names), 3.2), sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for axis, name in zip(axes[0], names, strict=True):
-        values = [run["settings"][name] for run in runs]
-        axis.semilogx(values, accuracy, "o", color="C0")
+    headline = statistics.headline_of(summary)
+    runs = sweep.ended(summary["runs"], headline)
+    scores = [headline.scale * np.mean(sweep.values(run, "validation", headline)) for run in runs]
+    best = runs.index(sweep.best_by_validation(runs, headline))
+    figure = Figure(figsize=(3.2 * len(names), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axis, name in zip(axes, names, strict=True):
+        values = [run["settings"].get(name, np.nan) for run in runs]
+        axis.plot(values, scores, "o", color="C0")
+        axis.plot(values[best], scores[best], "*", color="C3", ms=14, label="best")
+        _logarithmic(axis, values)
         axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.semilogx(values[best], accuracy[best], "*", color="C3", ms=14, label="best")
         axis.set_xlabel(LABELS.get(name, name))
         axis.grid(alpha=0.3)
-    for axis in axes.flat:
         axis.tick_params(axis="x", which="both", labelsize=7)
-    axes[0, 0].set_ylabel("best validation accuracy (%)")
-    figure.suptitle(_title(runs))
-    axes[0, -1].legend(title=f"{len(runs)} runs")
+    axes[0].set_ylabel(f"best validation {headline.label}")
+    figure.suptitle(_title(summary))
+    axes[-1].legend(title=f"{len(runs)} runs")
     save(figure, directory / "search.png")
 
 
-def strengths(runs: list[dict[str, Any]], names: Sequence[str]) -> Figure:
-    """Best validation and final training accuracy against each setting, every trial as a dot."""
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(1.5 + 4 * len(names), 3.8), sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for axis, name in zip(axes[0], names, strict=True):
+def strengths(summary: dict[str, Any], names: Sequence[str]) -> Figure:
+    """Best validation and final training headline against each setting, every trial as a dot."""
+    runs, headline = summary["runs"], statistics.headline_of(summary)
+    figure = Figure(figsize=(1.5 + 4 * len(names), 3.8), layout="constrained")
+    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axis, name in zip(axes, names, strict=True):
         points = [runs[0], *(run for run in runs[1:] if sweep.swept(run) == name)]
-        _strength(axis, sweep.ended(points), name)
-    axes[0, 0].set_ylabel("accuracy (%)")
-    axes[0, 0].legend(title=f"mean and trials, n = {max(run['n'] for run in runs)}")
-    figure.suptitle(_title(runs))
+        _strength(axis, sweep.ended(points, headline), name, headline)
+    axes[0].set_ylabel(headline.label)
+    axes[0].legend(title=f"mean and trials, n = {max(run['n'] for run in runs)}")
+    figure.suptitle(_title(summary))
     return figure
 
 
-def _title(runs: list[dict[str, Any]]) -> str:
-    settings = runs[0]["settings"]
-    return f"{settings['model']} on {settings['dataset']}"
+def bars(summary: dict[str, Any], headline: Headline) -> Figure:
+    """The mean test headline of each run as a bar, with its 95 % interval and every trial."""
+    runs = [run for run in summary["runs"] if run["n"]]
+    figure = Figure(figsize=(6.0, 1.2 + 0.35 * len(runs)), layout="constrained")
+    axis = figure.subplots()
+    values = [
+        [headline.scale * t[f"test_{headline.name}"] for t in run["trials"] if "error" not in t]
+        for run in runs
+    ]
+    means = [np.mean(v) for v in values]
+    halves = [statistics.half_interval(v) for v in values]
+    rows = np.arange(len(runs))
+    axis.barh(rows, means, xerr=halves, color="C0", alpha=0.6, capsize=3)
+    for row, numbers in zip(rows, values, strict=True):
+        axis.plot(numbers, [row] * len(numbers), ".", color="k", alpha=0.5, ms=4)
+    axis.set_yticks(rows, [run["name"] for run in runs])
+    axis.invert_yaxis()
+    everything = np.concatenate(values)
+    margin = 0.15 * (np.ptp(everything) or 1.0) + max(halves)
+    low = everything.min() - margin
+    axis.set_xlim(low if everything.min() < 0 else max(0.0, low), everything.max() + margin)
+    axis.set_xlabel(f"test {headline.label}; bars: mean with 95 % interval, dots: trials")
+    axis.grid(alpha=0.3, axis="x")
+    axis.set_title(_title(summary))
+    return figure
 
 
-def _strength(axis: Axes, runs: list[dict[str, Any]], name: str) -> None:
+def _title(summary: dict[str, Any]) -> str:
+    return f"{summary['model']} on {summary['dataset']}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _strength(axis: Axes, runs: list[dict[str, Any]], name: str, headline: Headline) -> None:
     runs = sorted(runs, key=lambda run: run["settings"][name])
     values = [run["settings"][name] for run in runs]
     for which, label, color in (
         ("train", "training, at the end", "C1"),
         ("validation", "validation, best", "C0"),
     ):
-        accuracy = [100 * np.array(sweep.accuracies(run, which)) for run in runs]
-        axis.plot(values, [a.mean() for a in accuracy], "-o", color=color, label=label)
-        for value, dots in zip(values, accuracy, strict=True):
+        scores = [headline.scale * np.array(sweep.values(run, which, headline)) for run in runs]
+        axis.plot(values, [s.mean() for s in scores], "-o", color=color, label=label)
+        for value, dots in zip(values, scores, strict=True):
             axis.plot([value] * len(dots), dots, ".", color=color, alpha=0.35, ms=5)
-    positive = [v for v in values if v > 0]
-    if name != "dropout" and positive:
-        axis.set_xscale("symlog", linthresh=min(positive), linscale=0.5)
+    if name != "dropout":
+        _logarithmic(axis, values)
     axis.set_xlabel(LABELS.get(name, name))
     axis.grid(alpha=0.3)
+
+
+def _logarithmic(axis: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis that has a place for zero."""
+    positive = [v for v in values if v > 0]
+    if positive:
+        axis.set_xscale("symlog", linthresh=min(positive), linscale=0.5)

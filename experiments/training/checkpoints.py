@@ -8,7 +8,9 @@ beside the state does.
 from __future__ import annotations
 
 import hashlib
+import json
 import pathlib
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -17,36 +19,49 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from experiments.system.errors import UserError
+from experiments.system.files import finite
+
 KEPT = 2
 
 
 class Checkpoints:
-    """The checkpoints in one folder.
+    """The checkpoints in one folder; the two newest are kept.
 
     Args:
       directory: made when the first checkpoint is saved.
-      kept: how many of the newest checkpoints to keep.
+      identity: what the trial's result depends on (settings, seed, data), as values for JSON. It is
+        saved in every checkpoint, and a checkpoint of another identity is refused.
       notice: called with a line of text when a checkpoint turns out to be unusable.
     """
 
-    def __init__(self, directory: pathlib.Path, notice: Callable[[str], None] = print):
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        identity: dict[str, Any] | None = None,
+        notice: Callable[[str], None] = print,
+    ):
         self._directory = pathlib.Path(directory).absolute()
+        self._identity = json.loads(json.dumps(finite(identity or {})))
         self._notice = notice
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, oldest first."""
+        if not self._directory.exists():  # Opening a manager would make the folder.
+            return []
         with self._manager() as manager:
             return sorted(manager.all_steps())
 
     def save(self, step: int, state: Any, **extra: Any) -> None:
-        """Saves the state and values for JSON; the two newest checkpoints are kept."""
+        """Saves the state, and values for JSON beside it."""
         tree = jax.device_get(flax.serialization.to_state_dict(state))
+        beside = {"digest": digest(tree), "identity": self._identity, **extra}
         with self._manager() as manager:
             manager.save(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(tree),
-                    extra=ocp.args.JsonSave({"digest": digest(tree), **extra}),
+                    extra=ocp.args.JsonSave(_sealed(beside)),
                 ),
             )
 
@@ -54,37 +69,70 @@ class Checkpoints:
         """The newest checkpoint that can be read, or None where there is none.
 
         A checkpoint that cannot be read, or whose digest is wrong, is set aside in a folder
-        "corrupt" and the one before it is taken; `notice` says so.
+        "NAME.corrupt" and the one before it is taken; `notice` says so.
 
         Args:
           like: a state of the same structure.
 
         Returns:
           (state, extra values of `save`).
+
+        Raises:
+          UserError: the newest good checkpoint belongs to other settings, another seed or other
+            data; names what differs.
         """
         template = flax.serialization.to_state_dict(like)
-        for step in reversed(self.steps()):
+        steps = self.steps()
+        for step in reversed(steps):
             try:
+                # The identity first: a state of other settings may not even have this structure.
+                extra = read_extra(self._directory / str(step))
+                self._require_identity(step, extra)
                 with self._manager() as manager:
                     saved = manager.restore(
-                        step,
-                        args=ocp.args.Composite(
-                            state=ocp.args.StandardRestore(template), extra=ocp.args.JsonRestore()
-                        ),
+                        step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template))
                     )
-                tree, extra = jax.device_get(saved.state), dict(saved.extra)
-                if digest(tree) != extra.pop("digest"):
+                tree = jax.device_get(saved.state)
+                if digest(tree) != extra["digest"]:
                     raise ValueError("its contents are not those that were saved")
-            except Exception as error:  # Whatever a damaged file makes the readers raise.
+            except UserError:
+                raise
+            except Exception as error:  # A damaged file makes the readers raise many types.
                 reason = str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
                 aside = self._set_aside(step)
+                before = "the one before it" if step != steps[0] else "step 0"
                 self._notice(
                     f"checkpoint {self._directory / str(step)} is corrupt ({reason}); "
-                    f"moved to {aside}, going back to the one before it"
+                    f"moved to {aside}, starting from {before}"
                 )
                 continue
             return flax.serialization.from_state_dict(like, tree), extra
         return None
+
+    def discard_after(self, step: int) -> None:
+        """Removes the checkpoints of later steps; an empty folder is removed too.
+
+        Orbax saves no step that is older than its newest one. The resumed run makes them again.
+        """
+        if not self._directory.exists():
+            return
+        with self._manager() as manager:
+            for later in manager.all_steps():
+                if later > step:
+                    manager.delete(later)
+            empty = not manager.all_steps()
+        if empty:
+            shutil.rmtree(self._directory)
+
+    def _require_identity(self, step: int, extra: dict[str, Any]) -> None:
+        saved = extra.get("identity", {})
+        different = differences(saved, self._identity)
+        if different:
+            raise UserError(
+                f"workdir: checkpoint {self._directory / str(step)} belongs to another run (it "
+                f"differs in {', '.join(different)}); accepted: a new folder, or the settings of "
+                "that run with --resume"
+            )
 
     def _set_aside(self, step: int) -> pathlib.Path:
         aside = self._directory.parent / f"{self._directory.name}.corrupt"
@@ -97,13 +145,6 @@ class Checkpoints:
         (self._directory / str(step)).rename(target)
         return target
 
-    def discard_after(self, step: int) -> None:
-        """Removes the checkpoints of later steps."""
-        with self._manager() as manager:
-            for later in manager.all_steps():
-                if later > step:
-                    manager.delete(later)
-
     def _manager(self) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(
             self._directory,
@@ -115,7 +156,7 @@ class Checkpoints:
 
 
 def read_latest(directory: pathlib.Path) -> dict[str, Any]:
-    """The state in the newest checkpoint of a folder, as nested dicts of arrays.
+    """The newest checkpoint of a folder: {"step", "state", "sums"} as nested dicts of arrays.
 
     Changes nothing there, so a run that is still going may be looked at.
 
@@ -123,21 +164,37 @@ def read_latest(directory: pathlib.Path) -> dict[str, Any]:
       FileNotFoundError: there is none.
       ValueError: it is damaged.
     """
-    # Orbax writes elsewhere and renames, so a folder that is named by a number is complete.
-    steps = [path for path in directory.glob("*") if path.name.isdecimal()]
-    if not steps:
-        raise FileNotFoundError(f"no checkpoint in {directory}")
-    newest = max(steps, key=lambda path: int(path.name)).absolute()
+    newest = _newest(directory)
     try:
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            extra = reader.restore(newest / "extra")
+        extra = read_extra(newest)
         with ocp.StandardCheckpointer() as reader:
             tree = jax.device_get(reader.restore(newest / "state"))
-    except Exception as error:  # Whatever a damaged file makes the readers raise.
+    except Exception as error:  # A damaged file makes the readers raise many types.
         raise ValueError(f"the checkpoint {newest} is damaged") from error
     if digest(tree) != extra["digest"]:
         raise ValueError(f"the checkpoint {newest} is damaged: its digest is wrong")
     return tree
+
+
+def read_latest_extra(directory: pathlib.Path) -> dict[str, Any]:
+    """The values for JSON in the newest checkpoint of a folder; {} where they cannot be read."""
+    try:
+        return read_extra(_newest(directory))
+    except Exception:  # No checkpoint, or a damaged one: there is nothing to learn from it.
+        return {}
+
+
+def read_extra(checkpoint: pathlib.Path) -> dict[str, Any]:
+    """The values for JSON in one checkpoint.
+
+    Raises:
+      ValueError: they are not those that were saved.
+    """
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        extra = dict(reader.restore(checkpoint / "extra"))
+    if _sealed(extra) != extra:
+        raise ValueError("its record is not the one that was saved")
+    return extra
 
 
 def digest(tree: Any) -> str:
@@ -148,3 +205,27 @@ def digest(tree: Any) -> str:
         total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         total.update(array.tobytes())
     return total.hexdigest()
+
+
+def _sealed(extra: dict[str, Any]) -> dict[str, Any]:
+    """The values as JSON gives them back, and "seal", their SHA-256."""
+    text = json.dumps(
+        finite({key: value for key, value in extra.items() if key != "seal"}), sort_keys=True
+    )
+    return {**json.loads(text), "seal": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Where two nested dicts differ, each place as "path: old there, new asked for"."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new})
+        return [x for k in keys for x in differences(old.get(k), new.get(k), f"{path}.{k}")]
+    return [] if old == new else [f"{path[1:]}: {old} there, {new} asked for"]
+
+
+def _newest(directory: pathlib.Path) -> pathlib.Path:
+    # Orbax writes elsewhere and renames, so a folder that is named by a number is complete.
+    steps = [path for path in directory.glob("*") if path.name.isdecimal()]
+    if not steps:
+        raise FileNotFoundError(f"no checkpoint in {directory}")
+    return max(steps, key=lambda path: int(path.name)).absolute()

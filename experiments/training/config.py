@@ -1,129 +1,196 @@
-"""What a training run is: every setting that its result depends on, checked when it is made."""
+"""The settings that every experiment is composed of: metric, optimizer, length."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from typing import Any
 
-from experiments.errors import UserError
+import channel_grad
+from experiments.system.errors import ConfigError
+from experiments.training.settings import Config, composed, setting
 
-METRICS = ("l2", "reweighted_l2", "sobolev", "laplacian")
+METRICS = channel_grad.METRICS
 DIRECTIONS = ("output", "input", "raster")
 LAYERS = ("conv", "all")
-FORMS = ("code", "equation")
-DISCRETIZATIONS = ("exact", "riemann", "listing")
 OPTIMIZERS = ("sgd", "adam")
 SCHEDULES = ("step", "cosine")
 PRECISIONS = ("float32", "bfloat16")
+MOST_STEPS = 2**31 - 1  # steps are counted in 32 bits on the device
+
+# Ranges of --random_search, for the metrics that have these numbers.
+_SEARCHED = {"lam": (1e-2, 1e2), "sigma": (1e-2, 1e2)}
+
+
+class _Metric(Config):
+    """The metric that the gradient of the loss is taken under, and where it acts.
+
+    Its fields are `name`, `direction`, `layers`, and every number and choice of the metrics in
+    `channel_grad.METRICS`, under their names there; those of other metrics than `name` are not
+    used. A new metric in that table is a new choice here, with its flags.
+
+    Raises:
+      ConfigError: naming the setting, what came and what is accepted.
+    """
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.metric()
+
+    def metric(self) -> channel_grad.Metric:
+        """The metric with its numbers."""
+        names = [field.name for field in dataclasses.fields(METRICS[self.name])]
+        try:
+            return METRICS[self.name](**{name: getattr(self, name) for name in names})
+        except ValueError as error:
+            found = re.fullmatch(r"(\w+): got (.*); accepted: (.*)", str(error), re.DOTALL)
+            if found is None:
+                raise
+            raise ConfigError(*found.groups()) from error
+
+    def used(self) -> set[str]:
+        where = set() if self.name == "l2" else {"direction", "layers"}
+        fields = METRICS[self.name] if self.name in METRICS else METRICS["l2"]
+        return {"name"} | where | {field.name for field in dataclasses.fields(fields)}
+
+
+def _metric_fields() -> list[tuple[str, type, Any]]:
+    """(name, type, field) of each setting of `MetricConfig`."""
+    names: dict[str, list[tuple[str, dataclasses.Field]]] = {}
+    for metric, kind in METRICS.items():
+        for field in dataclasses.fields(kind):
+            names.setdefault(field.name, []).append((metric, field))
+    fields = [
+        (
+            "name",
+            str,
+            setting(
+                "l2",
+                "Metric to take the gradient under.",
+                choices=tuple(METRICS),
+                flag="metric",
+            ),
+        )
+    ]
+    for name, found in names.items():
+        default = found[0][1].default
+        # Metrics that share a name may accept different values; the metric itself checks them.
+        texts = [f"{metric}: {field.metadata['help']}" for metric, field in found]
+        choices = found[0][1].metadata.get("choices")
+        text = " ".join(texts)
+        field = setting(default, text, choices=choices, search=_SEARCHED.get(name))
+        fields.append((name, type(default), field))
+    fields += [
+        (
+            "direction",
+            str,
+            setting(
+                "output",
+                "Axis along which the metric is smooth: output or input channels, or the whole "
+                "tensor as one line (raster).",
+                choices=DIRECTIONS,
+            ),
+        ),
+        (
+            "layers",
+            str,
+            setting(
+                "conv",
+                "Layers that the metric acts in: convolutions, or dense layers too (all).",
+                choices=LAYERS,
+            ),
+        ),
+    ]
+    return fields
+
+
+MetricConfig = dataclasses.make_dataclass(
+    "MetricConfig",
+    _metric_fields(),
+    bases=(_Metric,),
+    frozen=True,
+    namespace={"__doc__": _Metric.__doc__},
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """The settings of one run, all of its trials included but for their seeds.
+class OptimizerConfig(Config):
+    """An optimizer with a metric in front, and its learning rate over time."""
 
-    Each field is the flag of the same name; a UserError names the flag and what it accepts.
+    name: str = setting("sgd", "Optimizer.", choices=OPTIMIZERS, flag="optimizer")
+    learning_rate: float = setting(
+        0.1,
+        "Learning rate at the start (for cosine: at the end of the warm-up).",
+        above=0.0,
+        search=(0.1, 10.0),
+        search_relative=True,
+    )
+    momentum: float = setting(0.9, "Momentum of sgd.", minimum=0.0, below=1.0)
+    momentum_step: float = setting(
+        0.0, "Added to the momentum of sgd after each epoch, up to 0.9.", minimum=0.0
+    )
+    momentum_max: float = setting(
+        0.9, "The momentum that momentum_step rises to.", minimum=0.0, below=1.0, flag=""
+    )
+    schedule: str = setting(
+        "step",
+        "Learning rate over time: step divides it by --decay_factor every --decay_epochs; cosine "
+        "raises it over the first tenth of training and lowers it to zero.",
+        choices=SCHEDULES,
+    )
+    decay_epochs: float = setting(40.0, "See --schedule=step.", above=0.0)
+    decay_factor: float = setting(10.0, "See --schedule=step.", above=0.0)
+    metric: MetricConfig = composed(MetricConfig)
 
-    Attributes:
-      dataset: name of the dataset that was loaded, never "auto".
-      model: what is trained, for the record.
-      metric: under which the gradient of the loss is taken.
-      lam, l2_weight, sigma: the metric's numbers; those that a metric lacks are ignored.
-      form: of reweighted_l2. discretization: of sobolev.
-      direction, layers: along which axis, and in which layers, the metric acts.
-      optimizer: "sgd" (with momentum) or "adam".
-      learning_rate: at the start (at the end of the warm-up for "cosine").
-      schedule: "step" divides by decay_factor every decay_epochs; "cosine" rises over the first
-        tenth of training and falls to zero.
-      momentum_step: added to the momentum after each epoch, up to momentum_max.
-      weight_decay: added to the gradient as weight_decay * parameter, after the metric.
-      batch_size: examples per step; an epoch drops the incomplete batch at its end.
-      epochs: may be a fraction.
-      evaluate_every: epochs between evaluations; may be a fraction.
-      precision: what convolutions compute in.
+    def used(self) -> set[str]:
+        used = {"name", "learning_rate", "schedule", "metric"}
+        if self.name == "sgd":
+            used |= {"momentum", "momentum_step"}
+            used |= {"momentum_max"} if self.momentum_step else set()
+        if self.schedule == "step":
+            used |= {"decay_epochs", "decay_factor"}
+        return used
+
+
+@dataclasses.dataclass(frozen=True)
+class Length(Config):
+    """How many steps are made, of how many examples, and when they are evaluated.
+
+    An epoch drops the incomplete batch at its end.
     """
 
-    dataset: str
-    model: str
-    metric: str = "l2"
-    lam: float = 1.0
-    l2_weight: float = 1.0
-    sigma: float = 1.0
-    form: str = "code"
-    discretization: str = "exact"
-    direction: str = "output"
-    layers: str = "conv"
-    optimizer: str = "sgd"
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    momentum_step: float = 0.0
-    momentum_max: float = 0.9
-    schedule: str = "step"
-    decay_epochs: float = 40.0
-    decay_factor: float = 10.0
-    weight_decay: float = 5e-4
-    batch_size: int = 128
-    epochs: float = 160.0
-    evaluate_every: float = 1.0
-    precision: str = "float32"
-
-    def __post_init__(self):
-        one_of("metric", self.metric, METRICS)
-        one_of("direction", self.direction, DIRECTIONS)
-        one_of("layers", self.layers, LAYERS)
-        one_of("form", self.form, FORMS)
-        one_of("discretization", self.discretization, DISCRETIZATIONS)
-        one_of("optimizer", self.optimizer, OPTIMIZERS)
-        one_of("schedule", self.schedule, SCHEDULES)
-        one_of("precision", self.precision, PRECISIONS)
-        at_least("l2_weight", self.l2_weight, 0.0)
-        at_least("sigma", self.sigma, 0.0)
-        if self.metric == "sobolev" or (self.metric, self.form) == ("reweighted_l2", "equation"):
-            above("lam", self.lam, 0.0)
-        at_least("lam", self.lam, 0.0)
-        above("learning_rate", self.learning_rate, 0.0)
-        at_least("weight_decay", self.weight_decay, 0.0)
-        if not 0.0 <= self.momentum < 1.0:
-            raise UserError(f"--momentum: got {self.momentum}; accepted is 0 <= momentum < 1")
-        at_least("momentum_step", self.momentum_step, 0.0)
-        if not 0.0 <= self.momentum_max < 1.0:
-            raise UserError(f"--momentum_max: got {self.momentum_max}; accepted is 0 <= it < 1")
-        above("decay_epochs", self.decay_epochs, 0.0)
-        above("decay_factor", self.decay_factor, 0.0)
-        at_least("batch_size", self.batch_size, 1)
-        above("epochs", self.epochs, 0.0)
-        above("evaluate_every", self.evaluate_every, 0.0)
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+    batch_size: int = setting(128, "Examples per step.", minimum=1)
+    epochs: float = setting(160.0, "Length of training; may be a fraction.", above=0.0)
+    evaluate_every: float = setting(
+        1.0, "Epochs between evaluations; may be a fraction.", above=0.0
+    )
 
     def steps_per_epoch(self, examples: int) -> int:
-        """Steps in an epoch over so many examples; UserError if not even one batch fits."""
+        """Steps in an epoch over `examples` examples.
+
+        Raises:
+          ConfigError: not even one batch fits.
+        """
         if self.batch_size > examples:
-            raise UserError(
-                f"--batch_size: got {self.batch_size}, more than the {examples} training examples "
-                f"of {self.dataset}; accepted is 1 to {examples}"
+            raise ConfigError(
+                "batch_size", self.batch_size, f"1 to {examples}, the number of training examples"
             )
         return examples // self.batch_size
 
-    def total_steps(self, examples: int) -> int:
-        return max(1, round(self.epochs * self.steps_per_epoch(examples)))
+    def steps(self, examples: int) -> int:
+        """Steps in all.
+
+        Raises:
+          ConfigError: not even one batch fits, or there are more than 2^31 - 1 steps.
+        """
+        per_epoch = self.steps_per_epoch(examples)
+        steps = self.epochs * per_epoch
+        if steps > MOST_STEPS:
+            raise ConfigError("epochs", self.epochs, f"at most {MOST_STEPS / per_epoch:.6g}")
+        return max(1, round(steps))
 
     def steps_between_evaluations(self, examples: int) -> int:
-        return max(1, math.ceil(self.evaluate_every * self.steps_per_epoch(examples) - 1e-6))
-
-
-def one_of(flag: str, value: str, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        raise UserError(f"--{flag}: got {value!r}; accepted are {', '.join(accepted)}")
-
-
-def at_least(flag: str, value: float, low: float) -> None:
-    if not (math.isfinite(value) and value >= low):
-        kind = "an integer" if isinstance(value, int) else "a finite number"
-        raise UserError(f"--{flag}: got {value}; accepted is {kind} >= {low:g}")
-
-
-def above(flag: str, value: float, low: float) -> None:
-    if not (math.isfinite(value) and value > low):
-        raise UserError(f"--{flag}: got {value}; accepted is a finite number > {low:g}")
+        steps = self.evaluate_every * self.steps_per_epoch(examples)
+        # A tiny excess over an integer is rounding, not another step.
+        return max(1, math.ceil(min(steps, MOST_STEPS) - 1e-6))

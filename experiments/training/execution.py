@@ -14,16 +14,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.data.dataset import Split
-from experiments.training.problem import Problem
-from experiments.training.steps import TrainState, make_evaluation_step, make_train_step
+from experiments.data.dataset import Dataset, Split
+from experiments.training.state import TrainState, evaluation_keys, initial_state, step_keys
+from experiments.training.task import Batch, Task
 
-# Of an evaluation: images are many and small, clips so large that fewer fill the memory.
+# Limits of one evaluation batch: images are small and many, one clip may be megabytes.
 EVALUATION_BATCH, EVALUATION_BYTES = 250, 16 << 20
 
 
@@ -67,56 +68,99 @@ def batches(seed: int, examples: int, batch_size: int, first_step: int) -> Itera
 
 
 class Executor:
-    """Runs steps and evaluations of one problem; compiled once for all trials."""
+    """Runs steps and evaluations of one task; compiled once for all trials.
 
-    def __init__(self, problem: Problem, plan: Plan):
-        self.problem, self.plan = problem, plan
-        train_step = make_train_step(problem)
-        self._evaluate = jax.jit(make_evaluation_step(problem))
+    Args:
+      task: what is trained.
+      dataset: the data that it is trained and evaluated on.
+      batch_size: examples of a training step.
+      plan: how to run steps; by default what suits the backend.
+    """
+
+    def __init__(self, task: Task, dataset: Dataset, batch_size: int, plan: Plan | None = None):
+        if plan is None:
+            plan = plan_for(sum(split.examples.nbytes for split in dataset.splits().values()))
+        self.task, self.dataset, self.batch_size, self.plan = task, dataset, batch_size, plan
+        self._compiled: set[int] = set()
+        self._evaluate = jax.jit(self._evaluation_step)
         if plan.device_resident:
-            train = problem.dataset.train
+            train = dataset.train
             self._examples, self._labels = jnp.asarray(train.examples), jnp.asarray(train.labels)
-
-            def many_steps(state, examples, labels, order, seed):
-                def body(state, chosen):
-                    return train_step(state, examples[chosen], labels[chosen], seed), None
-
-                return jax.lax.scan(body, state, order)[0]
-
-            self._many_steps = jax.jit(many_steps, donate_argnums=0)
+            self._many_steps = jax.jit(self._scan, donate_argnums=0)
         else:
-            self._one_step = jax.jit(train_step, donate_argnums=0)
+            self._one_step = jax.jit(self._step, donate_argnums=0)
+
+    def initial_state(self, seed: int) -> TrainState:
+        """The state of a trial before its first step."""
+        train, size = self.dataset.train, self.batch_size
+        shapes = Batch(
+            jax.ShapeDtypeStruct((size, *train.examples.shape[1:]), train.examples.dtype),
+            jax.ShapeDtypeStruct((size, *train.labels.shape[1:]), train.labels.dtype),
+        )
+        return initial_state(self.task, shapes, seed)
+
+    def is_compiled(self, steps: int) -> bool:
+        """Whether `train` has run with this number of steps before, so that it need not compile."""
+        return (steps if self.plan.device_resident else 1) in self._compiled
 
     def train(
         self, state: TrainState, order: Iterator[np.ndarray], steps: int, seed: int
     ) -> TrainState:
         """`steps` steps, at most `steps_per_dispatch` of them; consumes as many batches."""
         chosen = [next(order) for _ in range(steps)]
+        self._compiled.add(steps if self.plan.device_resident else 1)
         if self.plan.device_resident:
             indices = jnp.asarray(np.stack(chosen))
             return self._many_steps(state, self._examples, self._labels, indices, seed)
-        train = self.problem.dataset.train
+        train = self.dataset.train
         for indices in chosen:
             # Sorted, so that a memory-mapped set is read in order; put back in the batch's order.
             sort = np.argsort(indices)
             back = np.argsort(sort)
             examples = np.asarray(train.examples[indices[sort]])[back]
-            state = self._one_step(state, examples, train.labels[indices], seed)
+            state = self._one_step(state, Batch(examples, train.labels[indices]), seed)
         return state
 
-    def evaluate(self, state: TrainState, split: Split) -> tuple[float, float]:
-        """Mean loss and accuracy over every example of the split (the last batch is padded)."""
-        fitting = max(1, EVALUATION_BYTES // int(np.prod(split.examples.shape[1:])))
+    def evaluate(self, state: TrainState, split: Split) -> dict[str, float]:
+        """The task's metrics over every example of the split (the last batch is padded)."""
+        fitting = max(1, EVALUATION_BYTES // max(1, int(np.prod(split.examples.shape[1:]))))
         size = min(EVALUATION_BATCH, fitting, len(split))
         sums = []
-        for start in range(0, len(split), size):
+        for number, start in enumerate(range(0, len(split), size)):
             examples = np.asarray(split.examples[start : start + size])
-            labels = split.labels[start : start + size]
-            missing = size - len(labels)
+            labels = np.asarray(split.labels[start : start + size])
             mask = np.arange(size) < len(labels)
-            if missing:
-                examples = np.concatenate([examples, np.repeat(examples[:1], missing, axis=0)])
-                labels = np.concatenate([labels, np.repeat(labels[:1], missing)])
-            sums.append(self._evaluate(state, examples, labels, mask))
-        loss, correct = (sum(float(x) for x in column) for column in zip(*sums, strict=True))
-        return loss / len(split), correct / len(split)
+            batch = Batch(_padded(examples, size), _padded(labels, size))
+            sums.append(self._evaluate(state.state, batch, mask, number))
+        return self.task.metrics(_added(sums))
+
+    def training_metrics(self, state: TrainState) -> dict[str, float]:
+        """The task's metrics over the steps since the last evaluation."""
+        return self.task.metrics(_added([state.sums]))
+
+    def _step(self, state: TrainState, batch: Batch, seed: jax.Array) -> TrainState:
+        new, sums = self.task.train_step(state.state, batch, step_keys(seed, state.step))
+        total = jax.tree.map(jnp.add, state.sums, sums)
+        return TrainState(step=state.step + 1, state=new, sums=total)
+
+    def _scan(self, state, examples, labels, order, seed):
+        def body(state, chosen):
+            return self._step(state, Batch(examples[chosen], labels[chosen]), seed), None
+
+        return jax.lax.scan(body, state, order)[0]
+
+    def _evaluation_step(self, state, batch, mask, number):
+        return self.task.evaluation_step(state, batch, mask, evaluation_keys(number))
+
+
+def _padded(values: np.ndarray, size: int) -> np.ndarray:
+    missing = size - len(values)
+    if not missing:
+        return values
+    return np.concatenate([values, np.repeat(values[:1], missing, axis=0)])
+
+
+def _added(sums: list[Any]) -> Any:
+    """The sum of pytrees, leaf by leaf, in float64 on the host."""
+    on_host = [jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(s)) for s in sums]
+    return jax.tree.map(lambda *leaves: sum(leaves), *on_host)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import tensorboardX
-
 from experiments.data.dataset import Split
-from experiments.errors import NonFiniteLossError
+from experiments.system import interrupt
+from experiments.system.errors import NonFiniteError
+from experiments.system.output import say
+from experiments.system.progress import Progress
+from experiments.training import finite, tensorboard
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.execution import Executor, batches
-from experiments.training.progress import Progress
-from experiments.training.steps import Running, TrainState, initial_state
+from experiments.training.networks import NORMS, networks
+from experiments.training.state import TrainState, cleared
 from experiments.training.workdir import Workdir
 
-# The training accuracy at the end is that of at most so many examples, evenly spaced.
+# The training metrics at the end are those of at most this many examples, evenly spaced.
 FINAL_TRAIN_EXAMPLES = 10_000
 
 
@@ -29,7 +29,7 @@ class CheckpointPolicy:
 
     Attributes:
       seconds: save when the last checkpoint is this old.
-      steps: save after every so many steps, or None.
+      steps: save whenever the number of steps done is a multiple of this, or None.
     """
 
     seconds: float = 120.0
@@ -39,13 +39,35 @@ class CheckpointPolicy:
 DEFAULT_POLICY = CheckpointPolicy()
 
 
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One trial of one run, and how long it is.
+
+    Attributes:
+      run: name of the run.
+      seed: fixes initialisation, order of the data, augmentation and dropout.
+      steps: steps in all.
+      evaluate_every: steps between evaluations.
+      identity: what its result depends on, as values for JSON; saved in its checkpoints.
+    """
+
+    run: str
+    seed: int
+    steps: int
+    evaluate_every: int
+    identity: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return f"{self.run}, seed {self.seed}"
+
+
 def train_trial(
     executor: Executor,
-    run: str,
-    seed: int,
+    trial: Trial,
     workdir: Workdir,
     policy: CheckpointPolicy = DEFAULT_POLICY,
-    notice: Callable[[str], None] = print,
+    notice: Callable[[str], None] = say,
 ) -> dict[str, Any]:
     """Trains one trial to its end and returns its record for summary.json.
 
@@ -53,60 +75,67 @@ def train_trial(
     without the interruption.
 
     Raises:
-      NonFiniteLossError: the loss became infinite or NaN; the last good checkpoint is kept.
+      NonFiniteError: a loss, a metric or a parameter became infinite or NaN; the last good
+        checkpoint is kept.
+      UserError: the checkpoints in the workdir belong to other settings.
     """
-    problem = executor.problem
-    checkpoints = Checkpoints(workdir.checkpoints(run, seed), notice)
-    best_checkpoints = Checkpoints(workdir.checkpoints(run, f"{seed}_best"), notice)
-    state, best = initial_state(problem, seed), None
+    run, seed = trial.run, trial.seed
+    folder = workdir.checkpoints(run, seed)
+    checkpoints = Checkpoints(folder, trial.identity, notice)
+    best_checkpoints = Checkpoints(workdir.checkpoints(run, f"{seed}_best"), trial.identity, notice)
+    state, best, records = executor.initial_state(seed), None, []
     restored = checkpoints.restore(state)
     if restored is not None:
-        state, best = restored[0], restored[1]["best"]
-        notice(f"{run}, seed {seed}: going on from step {int(state.step)} of {problem.steps}")
+        state, extra = restored
+        best, records = extra["best"], extra["records"]
+        notice(f"{trial.label}: going on from step {int(state.step)} of {trial.steps}")
     first_step = step = int(state.step)
-    best_checkpoints.discard_after(step)  # They will be made again; nothing is saved before them.
-    workdir.keep_metrics(
-        lambda line: (line["run"], line["seed"]) != (run, seed) or line["step"] <= step
-    )
+    best_checkpoints.discard_after(step)
+    workdir.replace_metrics(run, seed, records)
 
-    order = batches(seed, len(problem.dataset.train), problem.batch_size, step)
+    size = executor.batch_size
+    order = batches(seed, len(executor.dataset.train), size, step)
     clock, saved_at = Clock(), time.monotonic()
-    writer = tensorboardX.SummaryWriter(
-        str(workdir.tensorboard(run, seed)), purge_step=step + 1 if step else None
-    )
-    label = f"{run}, seed {seed}"
-    with Progress(label, problem.steps, step, problem.batch_size) as progress, writer:
-        while step < problem.steps:
-            count = _steps_until_stop(step, problem, executor.plan.steps_per_dispatch, policy)
-            with clock.running(count, warm=step > first_step):
+    events = tensorboard.Writer(workdir.tensorboard(run, seed), records)
+    with Progress(trial.label, trial.steps * size, done=step * size) as progress, events:
+        while step < trial.steps:
+            count = _steps_until_stop(step, trial, executor.plan.steps_per_dispatch, policy)
+            with clock.running(count, counts=executor.is_compiled(count) and step > first_step):
                 state = executor.train(state, order, count, seed)
-                loss = float(state.running.loss)
+                fine = finite.is_finite(state.sums)
             step += count
-            if not math.isfinite(loss):
-                raise _non_finite("training loss", loss, run, seed, step, checkpoints)
-            progress.update(step)
+            interrupt.raise_if_pending()
+            if not fine:
+                bad = finite.non_finite_values(executor.training_metrics(state))
+                raise _non_finite(bad, "training ", trial, step, checkpoints)
+            progress.update(step * size)
 
-            if step % problem.evaluate_every == 0 or step == problem.steps:
-                record = {"run": run, "seed": seed, **_training_record(problem, state, step)}
-                record.update(_evaluate(executor, state))
-                record["images_per_second"] = clock.rate(problem.batch_size)
-                loss = record["test_loss"]
-                if not math.isfinite(loss):
-                    raise _non_finite("test loss", loss, run, seed, step, checkpoints)
+            if step % trial.evaluate_every == 0 or step == trial.steps:
+                record = {"run": run, "seed": seed, **_training_record(executor, state, step)}
+                bad = finite.non_finite_values(record)
+                bad |= dict.fromkeys(finite.non_finite_parts(state.state), float("nan"))
+                if not bad:
+                    record.update(_evaluate(executor, state))
+                    record["images_per_second"] = clock.rate(size)
+                    bad = finite.non_finite_values(record)
+                if bad:
+                    raise _non_finite(bad, "", trial, step, checkpoints)
+                records.append(record)
                 workdir.append_metrics(record)
-                _to_tensorboard(writer, record)
-                progress.line(_line(record, problem))
-                score = record.get("validation_accuracy")
-                if score is not None and (best is None or score > best["validation_accuracy"]):
-                    best = {k: record[k] for k in ("step", "validation_accuracy", "test_accuracy")}
-                    best_checkpoints.save(step, state)
-                state = dataclasses.replace(state, running=Running.zero())
-                checkpoints.save(step, state, best=best)
+                events.write(record)
+                progress.line(_line(record, trial, executor))
+                state = cleared(state)
+                chosen = _best(best, record, executor)
+                if chosen is not best:
+                    best = chosen
+                    best_checkpoints.save(step, state, best=best, records=records)
+                checkpoints.save(step, state, best=best, records=records)
                 saved_at = time.monotonic()
             elif _due(step, policy, saved_at):
-                checkpoints.save(step, state, best=best)
+                checkpoints.save(step, state, best=best, records=records)
                 saved_at = time.monotonic()
-    return _result(executor, state, run, seed, workdir, best)
+    tensorboard.rewrite(workdir.tensorboard(run, seed), records)
+    return _result(executor, state, trial, records[-1], best)
 
 
 class Clock:
@@ -115,17 +144,17 @@ class Clock:
     def __init__(self):
         self._seconds, self._steps = 0.0, 0
 
-    def running(self, steps: int, warm: bool) -> Clock:
-        """Times the block as so many steps; one that compiles (not warm) does not count."""
-        self._block = (steps, warm)
+    def running(self, steps: int, counts: bool) -> Clock:
+        """Times the block as this many steps, or not at all where something is compiled in it."""
+        self._block = (steps, counts)
         return self
 
     def __enter__(self) -> None:
         self._start = time.monotonic()
 
     def __exit__(self, *_) -> None:
-        steps, warm = self._block
-        if warm:
+        steps, counts = self._block
+        if counts:
             self._seconds += time.monotonic() - self._start
             self._steps += steps
 
@@ -134,8 +163,8 @@ class Clock:
         return self._steps * batch_size / self._seconds if self._steps else None
 
 
-def _steps_until_stop(step: int, problem, per_dispatch: int, policy: CheckpointPolicy) -> int:
-    stops = [problem.steps - step, problem.evaluate_every - step % problem.evaluate_every]
+def _steps_until_stop(step: int, trial: Trial, per_dispatch: int, policy: CheckpointPolicy) -> int:
+    stops = [trial.steps - step, trial.evaluate_every - step % trial.evaluate_every]
     if policy.steps:
         stops.append(policy.steps - step % policy.steps)
     return min(per_dispatch, *stops)
@@ -147,79 +176,92 @@ def _due(step: int, policy: CheckpointPolicy, saved_at: float) -> bool:
     return time.monotonic() - saved_at > policy.seconds
 
 
-def _training_record(problem, state: TrainState, step: int) -> dict[str, Any]:
-    running = jax.device_get(state.running)
-    gradient, parameters, update = (float(x) for x in state.norms)
-    return {
+def _training_record(executor: Executor, state: TrainState, step: int) -> dict[str, Any]:
+    record: dict[str, Any] = {
         "step": step,
-        "epoch": step / problem.steps_per_epoch,
-        "train_loss": float(running.loss / running.steps),
-        "train_accuracy": float(running.correct / (running.steps * problem.batch_size)),
-        "penalty": float(running.penalty / running.steps),
-        "learning_rate": float(problem.learning_rate(step - 1)),
-        "gradient_norm": gradient,
-        "parameter_norm": parameters,
-        "update_norm": update,
+        "epoch": step / (len(executor.dataset.train) // executor.batch_size),
     }
+    alone = getattr(executor.task, "training_only", ())
+    for name, value in executor.training_metrics(state).items():
+        record[name if name in alone else f"train_{name}"] = value
+    for name, schedule in executor.task.schedules.items():
+        record[name] = float(schedule(step - 1))
+    for name, network in networks(state.state).items():
+        for norm, value in zip(NORMS, network.norms, strict=True):
+            record[f"{name}_{norm}" if name else norm] = float(value)
+    return record
 
 
 def _evaluate(executor: Executor, state: TrainState) -> dict[str, float]:
     values = {}
-    for name, split in executor.problem.dataset.splits().items():
-        if name != "train" and len(split):  # A source may have too little to cut a validation set.
-            values[f"{name}_loss"], values[f"{name}_accuracy"] = executor.evaluate(state, split)
+    for split_name, split in executor.dataset.splits().items():
+        # A source may have too few examples to cut a validation split.
+        if split_name != "train" and len(split):
+            for name, value in executor.evaluate(state, split).items():
+                values[f"{split_name}_{name}"] = value
     return values
 
 
-def _result(executor, state, run, seed, workdir, best) -> dict[str, Any]:
-    """The record of a finished trial, from its last line of metrics and its final state."""
-    lines = [x for x in workdir.read_metrics() if (x["run"], x["seed"]) == (run, seed)]
-    last = lines[-1]
-    train = executor.problem.dataset.train
+def _best(
+    best: dict[str, Any] | None, record: dict[str, Any], executor: Executor
+) -> dict[str, Any] | None:
+    """The better of the best evaluation so far and a new one, by the headline on validation."""
+    headline = executor.task.headline
+    keys = (f"validation_{headline.name}", f"test_{headline.name}")
+    score = record.get(keys[0])
+    if score is None or (best is not None and not headline.better(score, best[keys[0]])):
+        return best
+    return {"step": record["step"], **{key: record[key] for key in keys}}
+
+
+def _result(
+    executor: Executor,
+    state: TrainState,
+    trial: Trial,
+    last: dict[str, Any],
+    best: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """The record of a finished trial, from its last evaluation and its final state."""
+    train = executor.dataset.train
     stride = -(-len(train) // FINAL_TRAIN_EXAMPLES)
     sample = Split(train.examples[::stride], train.labels[::stride])
-    train_loss, train_accuracy = executor.evaluate(state, sample)
-    result = {
-        "seed": seed,
-        "test_accuracy": last["test_accuracy"],
-        "test_loss": last["test_loss"],
-        "train_accuracy": train_accuracy,
-        "train_loss": train_loss,
-        "train_examples_evaluated": len(sample),
-        "steps": last["step"],
-        "images_per_second": last["images_per_second"],
-    }
-    if "validation_accuracy" in last:
-        result["validation_accuracy"] = last["validation_accuracy"]
+    result = {"seed": trial.seed, "steps": last["step"]}
+    for name, value in last.items():
+        if name.startswith(("test_", "validation_")):
+            result[name] = value
+    for name, value in executor.evaluate(state, sample).items():
+        result[f"train_{name}"] = value
+    result["train_examples_evaluated"] = len(sample)
+    result["images_per_second"] = last["images_per_second"]
+    if best is not None:
         result["best"] = best
     return result
 
 
-def _non_finite(what, value, run, seed, step, checkpoints: Checkpoints) -> NonFiniteLossError:
+def _non_finite(
+    values: dict[str, float], prefix: str, trial: Trial, step: int, checkpoints: Checkpoints
+) -> NonFiniteError:
     good = checkpoints.steps()
     kept = f"the checkpoint of step {good[-1]} is kept" if good else "there is no checkpoint yet"
-    return NonFiniteLossError(
-        f"{run}, seed {seed}: {what} became {value} by step {step}; {kept}. "
-        "A lower --learning_rate may help"
+    what = ", ".join(f"{prefix}{name.replace('_', ' ')}" for name in values) or "a sum of training"
+    value = next(iter(values.values()), float("nan"))
+    return NonFiniteError(
+        f"{trial.label}: {what} became {value} by step {step}; {kept}. A lower learning_rate may "
+        "help"
     )
 
 
-def _line(record: dict[str, Any], problem) -> str:
-    parts = [
-        f"epoch {record['epoch']:.2f}",
-        f"step {record['step']}/{problem.steps}",
-        f"train loss {record['train_loss']:.3f} accuracy {record['train_accuracy']:.3f}",
-    ]
-    if "validation_accuracy" in record:
-        parts.append(f"validation accuracy {record['validation_accuracy']:.3f}")
-    parts.append(f"test loss {record['test_loss']:.3f} accuracy {record['test_accuracy']:.3f}")
+def _line(record: dict[str, Any], trial: Trial, executor: Executor) -> str:
+    headline = executor.task.headline
+    parts = [f"epoch {record['epoch']:.2f}", f"step {record['step']}/{trial.steps}"]
+    for split in ("train", "validation", "test"):
+        shown = [
+            f"{name.replace('_', ' ')} {record[f'{split}_{name}']:.3f}"
+            for name in dict.fromkeys(("loss", headline.name))
+            if f"{split}_{name}" in record
+        ]
+        if shown:
+            parts.append(f"{split} {' '.join(shown)}")
     if record["images_per_second"]:
         parts.append(f"{record['images_per_second']:.0f} examples/s")
     return ", ".join(parts)
-
-
-def _to_tensorboard(writer: tensorboardX.SummaryWriter, record: dict[str, Any]) -> None:
-    for name, value in record.items():
-        if name not in ("run", "seed", "step") and value is not None:
-            writer.add_scalar(name, value, record["step"])
-    writer.flush()

@@ -6,13 +6,14 @@ import jax.numpy as jnp
 import optax
 
 import channel_grad
-from experiments.training.config import TrainConfig
+from experiments.system.errors import ConfigError
+from experiments.training.config import MOST_STEPS, MetricConfig, OptimizerConfig
 
 # The part of training over which the "cosine" schedule rises.
 WARMUP = 0.1
 
 
-def learning_rate(config: TrainConfig, steps: int, steps_per_epoch: int) -> optax.Schedule:
+def learning_rate(config: OptimizerConfig, steps: int, steps_per_epoch: int) -> optax.Schedule:
     """The learning rate at each step."""
     if config.schedule == "cosine":
         return optax.warmup_cosine_decay_schedule(
@@ -21,26 +22,23 @@ def learning_rate(config: TrainConfig, steps: int, steps_per_epoch: int) -> opta
             warmup_steps=max(1, round(WARMUP * steps)),
             decay_steps=max(2, steps),
         )
+    decay_steps = config.decay_epochs * steps_per_epoch
+    if decay_steps > MOST_STEPS:
+        accepted = f"at most {MOST_STEPS / steps_per_epoch:.6g}"
+        raise ConfigError("decay_epochs", config.decay_epochs, accepted)
     return optax.exponential_decay(
         config.learning_rate,
-        transition_steps=max(1, round(config.decay_epochs * steps_per_epoch)),
+        transition_steps=max(1, round(decay_steps)),
         decay_rate=1 / config.decay_factor,
         staircase=True,
     )
 
 
-def metric_transform(config: TrainConfig) -> optax.GradientTransformation:
+def metric_transform(config: MetricConfig) -> optax.GradientTransformation:
     """The gradient under the configuration's metric, direction and layers."""
-    if config.metric == "l2":
+    if config.name == "l2":
         return optax.identity()
-    metric = {
-        "reweighted_l2": lambda: channel_grad.ReweightedL2(config.lam, config.form),
-        "sobolev": lambda: channel_grad.Sobolev(
-            config.lam, config.l2_weight, config.discretization
-        ),
-        "laplacian": lambda: channel_grad.LaplacianSmoothing(sigma=config.sigma),
-    }[config.metric]()
-    return channel_grad.scale_by_metric(metric, axes=axes(config.direction, config.layers))
+    return channel_grad.scale_by_metric(config.metric(), axes=axes(config.direction, config.layers))
 
 
 def axes(direction: str, layers: str) -> channel_grad.AxisSpec:
@@ -63,22 +61,29 @@ def axes(direction: str, layers: str) -> channel_grad.AxisSpec:
 
 
 def make_optimizer(
-    config: TrainConfig, steps: int, steps_per_epoch: int
+    config: OptimizerConfig, steps: int, steps_per_epoch: int, weight_decay: float = 0.0
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Metric, then weight decay, then SGD with momentum or Adam; and its learning rate."""
+    """Metric, then weight decay, then SGD with momentum or Adam; and the learning rate.
+
+    Args:
+      config: the settings.
+      steps: steps of the whole training.
+      steps_per_epoch: steps of an epoch.
+      weight_decay: `weight_decay * parameter` is added to the gradient, after the metric.
+    """
     schedule = learning_rate(config, steps, steps_per_epoch)
-    if config.optimizer == "sgd":
+    if config.name == "sgd":
         base = _sgd(config, schedule, steps_per_epoch)
     else:
         base = optax.adam(schedule)
-    chain = [metric_transform(config)]
-    if config.weight_decay:
-        chain.append(optax.add_decayed_weights(config.weight_decay))
+    chain = [metric_transform(config.metric)]
+    if weight_decay:
+        chain.append(optax.add_decayed_weights(weight_decay))
     return optax.chain(*chain, base), schedule
 
 
 def _sgd(
-    config: TrainConfig, schedule: optax.Schedule, steps_per_epoch: int
+    config: OptimizerConfig, schedule: optax.Schedule, steps_per_epoch: int
 ) -> optax.GradientTransformation:
     if not config.momentum_step:
         return optax.sgd(schedule, momentum=config.momentum or None)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
+from experiments.training.task import Headline
+
 
 def describe(values: Sequence[float]) -> dict[str, Any]:
     """Mean, sample standard deviation (None for one value) and number of the finite values."""
@@ -20,14 +22,28 @@ def describe(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
+def half_interval(values: Sequence[float], confidence: float = 0.95) -> float:
+    """Half the width of Student's t interval of a mean; 0 for one value."""
+    if len(values) < 2:
+        return 0.0
+    quantile = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1)
+    return float(quantile * np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
 def paired(
-    baseline: dict[int, float], other: dict[int, float], confidence: float = 0.95
+    baseline: dict[int, float],
+    other: dict[int, float],
+    confidence: float = 0.95,
+    headline: Headline | None = None,
 ) -> dict[str, Any]:
     """Difference other - baseline over the seeds that both have.
 
     Args:
-      baseline, other: accuracy in [0, 1] by seed.
+      baseline: the headline number by seed.
+      other: the same of the other run.
       confidence: of the interval.
+      headline: says what the error is: 1 - value where higher is better (a share in [0, 1]), and
+        the value itself where lower is better. Higher is better by default.
 
     Returns:
       "difference" (mean), "interval" (Student's t on the paired differences; None below two
@@ -46,8 +62,10 @@ def paired(
         else:
             result = scipy.stats.ttest_rel(after, before)
             interval = [float(x) for x in result.confidence_interval(confidence)]
-    error = 1 - before.mean()
-    reduced = 100 * (after.mean() - before.mean()) / error if error > 0 else None
+    higher = headline is None or headline.higher_is_better
+    error = 1 - before.mean() if higher else before.mean()
+    gain = (after.mean() - before.mean()) if higher else (before.mean() - after.mean())
+    reduced = 100 * gain / error if error > 0 else None
     return {
         "difference": float((after - before).mean()),
         "interval": interval,
@@ -56,49 +74,65 @@ def paired(
     }
 
 
-def compare(runs: Sequence[dict[str, Any]], key: str = "test_accuracy") -> list[dict[str, Any]]:
+def compare(runs: Sequence[dict[str, Any]], headline: Headline) -> list[dict[str, Any]]:
     """Each run of a summary against the first one, pair by pair of seeds.
 
     Args:
       runs: "runs" of summary.json.
-      key: which accuracy of a trial.
+      headline: what is compared, on the test split.
     """
     if len(runs) < 2:
         return []
+    key = f"test_{headline.name}"
 
     def by_seed(run):
         return {t["seed"]: t[key] for t in run["trials"] if t.get(key) is not None}
 
     baseline = by_seed(runs[0])
     return [
-        {"run": run["name"], "baseline": runs[0]["name"], **paired(baseline, by_seed(run))}
+        {
+            "run": run["name"],
+            "baseline": runs[0]["name"],
+            **paired(baseline, by_seed(run), headline=headline),
+        }
         for run in runs[1:]
     ]
 
 
+def headline_of(summary: dict[str, Any]) -> Headline:
+    """The headline of a summary.json."""
+    return Headline(**summary["headline"])
+
+
 def table(summary: dict[str, Any]) -> str:
-    """The comparison table that a run ends with, accuracies in percent."""
+    """The comparison table that a study ends with."""
+    headline = headline_of(summary)
     comparison = {row["run"]: row for row in summary["comparison"]}
     width = max([len(run["name"]) for run in summary["runs"]] + [len("run")])
     lines = [
-        f"test accuracy on {summary['dataset']} (%)",
+        f"test {headline.label} on {summary['dataset']}",
         f"{'run':<{width}}    mean    std   n   paired difference [95 %]    error reduced",
     ]
+
+    def number(value: float | None, width: int, sign: str = "") -> str:
+        text = "-" if value is None else f"{headline.scale * value:{sign}.{_digits(headline)}f}"
+        return f"{text:>{width}}"
+
     for run in summary["runs"]:
-        cells = [f"{run['name']:<{width}}", _percent(run["mean"], 8), _percent(run["std"], 7)]
+        cells = [f"{run['name']:<{width}}", number(run["mean"], 8), number(run["std"], 7)]
         cells.append(f"{run['n']:>4}")
         row = comparison.get(run["name"])
         if row is not None and row["n"]:
             interval = row["interval"]
             between = "[one pair]"
             if interval:
-                between = f"[{100 * interval[0]:+.2f}, {100 * interval[1]:+.2f}]"
+                between = f"[{number(interval[0], 0, '+')}, {number(interval[1], 0, '+')}]"
             reduced = row["error_reduced_percent"]
-            cells.append(f"   {100 * row['difference']:+6.2f} {between:<18}")
+            cells.append(f"   {number(row['difference'], 6, '+')} {between:<18}")
             cells.append(f"{'-' if reduced is None else f'{reduced:+.1f} %':>15}")
         lines.append("".join(cells))
     return "\n".join(lines)
 
 
-def _percent(value: float | None, width: int) -> str:
-    return f"{'-' if value is None else f'{100 * value:.2f}':>{width}}"
+def _digits(headline: Headline) -> int:
+    return 2 if headline.percent else 4

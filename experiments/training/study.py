@@ -1,24 +1,40 @@
-"""Several runs, several trials each, on the same seeds: what a training binary does."""
+"""Several runs, several trials each, on the same seeds: what a training command does.
+
+from experiments.training.study import Run, train
+
+summary = train("my_experiment", [Run("sgd", config)], dataset, build, workdir="runs/mine",
+                seeds=range(3))
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from experiments import environment
 from experiments.data.dataset import Dataset
-from experiments.errors import NonFiniteLossError
-from experiments.figures import training as figures
-from experiments.training import statistics
-from experiments.training.config import TrainConfig
-from experiments.training.execution import Executor, plan_for
-from experiments.training.loop import DEFAULT_POLICY, CheckpointPolicy, train_trial
-from experiments.training.problem import Problem
-from experiments.training.workdir import Workdir, write_json
+from experiments.system import environment
+from experiments.system.errors import ConfigError, NonFiniteError, UserError
+from experiments.system.files import write_json
+from experiments.system.output import say
+from experiments.training import settings, statistics
+from experiments.training.checkpoints import differences, read_latest_extra
+from experiments.training.config import Length
+from experiments.training.execution import Executor
+from experiments.training.loop import DEFAULT_POLICY, CheckpointPolicy, Trial, train_trial
+from experiments.training.task import Task
+from experiments.training.workdir import Workdir
+
+MOST_SEEDS = 100_000
+SEED_LIMIT = 2**31  # JAX makes keys from 32 bits
+
+Build = Callable[[Any, Dataset], tuple[Task, Length]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,82 +42,212 @@ class Run:
     """One row of the comparison: a name (unique, fit for a folder) and its settings."""
 
     name: str
-    config: TrainConfig
+    config: Any
 
 
-def run_study(
+def train(
+    experiment: str,
     runs: Sequence[Run],
-    seeds: Sequence[int],
     dataset: Dataset,
-    build: Callable[[TrainConfig, Dataset], Problem],
-    workdir: Workdir,
+    build: Build,
+    *,
+    workdir: str | os.PathLike[str],
+    seeds: Sequence[int],
+    resume: bool = False,
     policy: CheckpointPolicy = DEFAULT_POLICY,
-    notice: Callable[[str], None] = print,
+    command: Sequence[str] | None = None,
+    notice: Callable[[str], None] = say,
 ) -> dict[str, Any]:
-    """Trains every run on every seed, and leaves summary.json and figures in the workdir.
+    """Trains every run on every seed, and leaves everything that is known about them in a folder.
 
-    Trials that summary.json already holds are not trained again. A trial whose loss becomes
-    non-finite is recorded with its message; the others go on.
+    The folder gets config.json, metrics.jsonl, summary.json, checkpoints and TensorBoard events;
+    figures are the caller's to draw. Trials that summary.json already holds are not trained again.
+    A trial that becomes non-finite is recorded with its message, and the others go on.
 
     Args:
-      runs: the first one is the baseline of the comparison.
+      experiment: its name, for the record.
+      runs: the first one is the baseline of the comparison. Their configurations are `Config`s,
+        other dataclasses or mappings.
+      dataset: what is learnt from (its train split) and evaluated on (the others).
+      build: (config, dataset) to a task and how long it is trained.
+      workdir: the folder, made if it is missing.
       seeds: each fixes initialisation, order of the data and augmentation of one trial.
-      build: settings and data to a problem.
+      resume: goes on with what is in the folder; further seeds and runs may be added.
+      policy: when checkpoints are saved, besides after every evaluation.
+      command: the command line, for the record.
+      notice: is called with lines about progress and damage.
 
     Returns:
       summary.json as a dict.
+
+    Raises:
+      ConfigError: naming the setting, what came and what is accepted.
+      UserError: the folder holds another study, or another process works in it.
     """
     started = time.monotonic()
-    previous = workdir.read_summary() or {"runs": [], "wall_seconds": 0.0}
-    finished = {run["name"]: run["trials"] for run in previous["runs"]}
-    trials = {run.name: [t for t in finished.get(run.name, []) if "error" not in t] for run in runs}
-
-    def summary() -> dict[str, Any]:
-        rates = [t.get("images_per_second") for ts in trials.values() for t in ts]
-        rates = [r for r in rates if r]
-        rows = [_row(run, trials[run.name]) for run in runs]
-        return {
-            "dataset": dataset.name,
-            "model": runs[0].config.model,
-            "runs": rows,
-            "comparison": statistics.compare(rows),
-            "images_per_second": float(np.median(rates)) if rates else None,
-            "device": environment.device(),
-            "commit": environment.commit(),
-            "wall_seconds": previous["wall_seconds"] + time.monotonic() - started,
-        }
-
-    for run in runs:
-        wanted = [s for s in seeds if s not in {t["seed"] for t in trials[run.name]}]
-        if not wanted:
-            continue
-        problem = build(run.config, dataset)
-        plan = plan_for(sum(s.examples.nbytes for s in dataset.splits().values()))
-        executor = Executor(problem, plan)
-        for seed in wanted:
-            try:
-                result = train_trial(executor, run.name, seed, workdir, policy, notice)
-            except NonFiniteLossError as error:
-                notice(f"error: {error}")
-                result = {"seed": seed, "error": str(error), "test_accuracy": None}
-            trials[run.name] = sorted([*trials[run.name], result], key=lambda t: t["seed"])
-            write_json(workdir.summary_path, summary())
-    final = summary()
-    write_json(workdir.summary_path, final)
-    figures.draw(workdir.path, final, workdir.read_metrics())
-    return final
-
-
-def _row(run: Run, trials: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "name": run.name,
-        "metric": run.config.metric,
-        "settings": run.config.to_json(),
-        "trials": trials,
-        **statistics.describe([t["test_accuracy"] for t in trials]),
+    seeds = _checked_seeds(seeds)
+    _check_names(runs)
+    # Built before anything is written, so that settings that do not fit the data leave no folder.
+    built = {run.name: build(run.config, dataset) for run in runs}
+    examples = len(dataset.train)
+    for _, length in built.values():
+        length.steps(examples)
+    recorded = {run.name: settings.record(run.config) for run in runs}
+    headline = built[runs[0].name][0].headline
+    data = {"name": dataset.name, "fingerprint": dataset.fingerprint}
+    study_settings = {
+        "experiment": experiment, "dataset": data, "seeds": seeds, "runs": recorded,
+    }  # fmt: skip
+    facts = {
+        "command": list(command) if command is not None else None,
+        "data_dir": dataset.data_dir,
+        "provenance": dataset.provenance,
+        "environment": environment.describe(),
     }
+    with Workdir(workdir, study_settings, resume=resume, record=facts, notice=notice) as folder:
+        if resume and not folder.existed:
+            notice(f"nothing to resume in {folder.path}: training from the first step")
+        previous = folder.read_summary() or {"runs": [], "wall_seconds": 0.0}
+        trials = {
+            run.name: _finished(previous, run.name, recorded[run.name], experiment, data, seeds)
+            for run in runs
+        }
+        for name, rows in trials.items():
+            for row in rows:
+                _restore_metrics(folder, name, row, notice)
+
+        def summary() -> dict[str, Any]:
+            rates = [t.get("images_per_second") for ts in trials.values() for t in ts]
+            rates = [r for r in rates if r]
+            rows = [
+                {
+                    "name": run.name,
+                    "metric": recorded[run.name].get("metric"),
+                    "settings": recorded[run.name],
+                    "trials": trials[run.name],
+                    **statistics.describe([t[f"test_{headline.name}"] for t in trials[run.name]]),
+                }
+                for run in runs
+            ]
+            return {
+                "experiment": experiment,
+                "dataset": dataset.name,
+                "model": recorded[runs[0].name].get("model", experiment),
+                "headline": dataclasses.asdict(headline),
+                "runs": rows,
+                "comparison": statistics.compare(rows, headline),
+                "images_per_second": float(np.median(rates)) if rates else None,
+                "device": environment.device(),
+                "commit": environment.commit(),
+                "wall_seconds": previous["wall_seconds"] + time.monotonic() - started,
+            }
+
+        for run in runs:
+            wanted = [s for s in seeds if s not in {t["seed"] for t in trials[run.name]}]
+            if not wanted:
+                continue
+            task, length = built[run.name]
+            executor = Executor(task, dataset, length.batch_size)
+            for seed in wanted:
+                identity = _identity(experiment, data, recorded[run.name], seed)
+                trial = Trial(
+                    run.name,
+                    seed,
+                    length.steps(examples),
+                    length.steps_between_evaluations(examples),
+                    identity,
+                )
+                try:
+                    result = train_trial(executor, trial, folder, policy, notice)
+                except NonFiniteError as error:
+                    notice(f"error: {error}")
+                    result = {"seed": seed, "error": str(error), f"test_{headline.name}": None}
+                result["identity"] = _short(identity)
+                trials[run.name] = sorted([*trials[run.name], result], key=lambda t: t["seed"])
+                write_json(folder.summary_path, summary())
+        final = summary()
+        write_json(folder.summary_path, final)
+    return final
 
 
 def failures(summary: dict[str, Any]) -> list[str]:
     """Messages of the trials that ended in an error."""
     return [t["error"] for run in summary["runs"] for t in run["trials"] if "error" in t]
+
+
+def _checked_seeds(seeds: Sequence[int]) -> list[int]:
+    if len(seeds) == 0:
+        raise ConfigError("seeds", "none", "one seed or more")
+    if len(seeds) > MOST_SEEDS:
+        raise ConfigError("trials", len(seeds), f"at most {MOST_SEEDS}")
+    for seed in seeds:
+        if not 0 <= seed < SEED_LIMIT:
+            raise ConfigError("seed", seed, "an integer >= 0 and < 2^31, for every trial")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError("seeds", list(seeds), "each seed once")
+    return sorted(int(seed) for seed in seeds)
+
+
+def _check_names(runs: Sequence[Run]) -> None:
+    names = [run.name for run in runs]
+    if not names:
+        raise ConfigError("runs", "none", "one run or more")
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError("runs", f"{name} twice", "each name once")
+        if not name or "/" in name or name in (".", ".."):
+            raise ConfigError("runs", repr(name), "names that are fit for a folder")
+
+
+def _identity(
+    experiment: str, data: dict[str, Any], recorded: dict[str, Any], seed: int
+) -> dict[str, Any]:
+    """What the result of one trial depends on."""
+    return {"experiment": experiment, "dataset": data, "seed": seed, "settings": recorded}
+
+
+def _finished(
+    previous: dict[str, Any],
+    name: str,
+    recorded: dict[str, Any],
+    experiment: str,
+    data: dict[str, Any],
+    seeds: list[int],
+) -> list[dict[str, Any]]:
+    """The rows of an earlier summary.json that need no training: those that ended well.
+
+    Raises:
+      UserError: a row belongs to other settings or other data.
+    """
+    rows = []
+    for run in previous["runs"]:
+        for row in run["trials"] if run["name"] == name else []:
+            if row["seed"] not in seeds or "error" in row:
+                continue
+            identity = _identity(experiment, data, recorded, row["seed"])
+            if row.get("identity") != _short(identity):
+                changed = ", ".join(differences(run.get("settings", {}), recorded))
+                raise UserError(
+                    f"workdir: summary.json holds a trial of {name}, seed {row['seed']}, of "
+                    f"other settings or data ({changed or 'the data differ'}); accepted: a "
+                    "new folder, or the settings of that trial"
+                )
+            rows.append(row)
+    return rows
+
+
+def _short(identity: dict[str, Any]) -> str:
+    text = json.dumps(identity, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _restore_metrics(
+    folder: Workdir, run: str, row: dict[str, Any], notice: Callable[[str], None]
+) -> None:
+    """Takes the lines of a finished trial from its checkpoint where metrics.jsonl lost some."""
+    seed = row["seed"]
+    records = read_latest_extra(folder.checkpoints(run, seed)).get("records", [])
+    found = folder.read_metrics(run, seed)
+    if records and [x["step"] for x in found] != [x["step"] for x in records]:
+        folder.replace_metrics(run, seed, records)
+        notice(f"{run}, seed {seed}: metrics.jsonl restored from the last checkpoint")

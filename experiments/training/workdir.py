@@ -2,52 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import os
 import pathlib
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from experiments.errors import UserError
+from experiments.system import lock
+from experiments.system.errors import ConfigError, UserError
+from experiments.system.files import finite, remove_unfinished, write_json, write_text
+from experiments.training.checkpoints import differences
 
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file whole or not at all; NaN and infinity become null."""
-    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a text file whole or not at all; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+_RESULTS = ("summary.json", "metrics.jsonl", "checkpoints")
 
 
 class Workdir:
-    """Paths and files of one run.
+    """Paths and files of one study, held by this process alone. Use as a context manager.
 
     Args:
       path: the folder.
-      settings: what the run's result depends on; saved in config.json and compared on resuming.
+      settings: what the results depend on, saved in config.json and compared on resuming: a dict
+        with "seeds" (a list) and "runs" (settings by name) among others. On resuming, further seeds
+        and runs may be added.
       resume: whether to go on with what is there.
       record: further values for config.json (versions, device), not compared.
+      notice: called with a line of text about damage that was found and repaired.
 
     Attributes:
-      path: the folder. existed: whether it held a run before.
+      path: the folder.
+      existed: whether it held a study before.
 
     Raises:
-      UserError: the folder cannot be written, holds a run and `resume` is False, or holds a run of
-        other settings.
+      UserError: the folder cannot be written, another process works in it, it holds a study and
+        `resume` is False, or it holds a study of other settings.
     """
 
     def __init__(
@@ -57,105 +45,201 @@ class Workdir:
         *,
         resume: bool = False,
         record: dict[str, Any] | None = None,
+        notice: Callable[[str], None] = print,
     ):
-        self.path = pathlib.Path(path).expanduser().absolute()
-        settings = json.loads(json.dumps(_finite(settings)))
+        self._notice = notice
+        self._held = contextlib.ExitStack()
         try:
+            self.path = pathlib.Path(path).expanduser().absolute()
             self.path.mkdir(parents=True, exist_ok=True)
-            config = self.path / "config.json"
-            self.existed = config.exists()
-            if self.existed:
-                self._check(_read_config(config)["settings"], settings, resume)
-            write_json(config, {"settings": settings, **(record or {})})
+            self._held.enter_context(lock.hold(self.path))
+        except RuntimeError as error:  # ~nobody: there is no such user
+            raise ConfigError("workdir", path, f"a folder that can be written ({error})") from error
         except OSError as error:
-            raise UserError(
-                f"--workdir: cannot write to {self.path}: {error.strerror}; accepted is a folder "
-                "that can be written to"
+            raise ConfigError(
+                "workdir", path, f"a folder that can be written to ({error.strerror})"
             ) from error
+        except lock.Held as error:
+            raise UserError(
+                f"workdir: {self.path} is in use by {error}; wait for it to end, or name another "
+                "folder"
+            ) from error
+        try:
+            self._open(json.loads(json.dumps(finite(settings))), resume, record or {})
+        except BaseException:
+            self.close()
+            raise
 
-    def _check(self, old: dict[str, Any], new: dict[str, Any], resume: bool) -> None:
-        different = _differences(old, new)
-        if different:
-            raise UserError(
-                f"--workdir: {self.path} holds a run of another configuration (it differs in "
-                f"{', '.join(different)}); accepted is a new folder, or the run's own settings "
-                "with --resume"
-            )
-        if not resume:
-            raise UserError(
-                f"--workdir: {self.path} holds a run already; add --resume to go on with it, or "
-                "name a new folder"
-            )
+    def __enter__(self) -> Workdir:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets other processes work in the folder."""
+        self._held.close()
 
     @property
     def summary_path(self) -> pathlib.Path:
         return self.path / "summary.json"
 
-    def checkpoints(self, run: str, seed: int) -> pathlib.Path:
+    def checkpoints(self, run: str, seed: int | str) -> pathlib.Path:
         return self.path / "checkpoints" / run / f"seed_{seed}"
 
     def tensorboard(self, run: str, seed: int) -> pathlib.Path:
         return self.path / "tensorboard" / run / f"seed_{seed}"
 
     def read_summary(self) -> dict[str, Any] | None:
-        """summary.json as the last completed trial left it, or None."""
+        """summary.json as the last completed trial left it; None where it is not there or damaged.
+
+        A damaged file is set aside, and `notice` says so; the trials are then finished again from
+        their checkpoints.
+        """
         if not self.summary_path.exists():
             return None
-        return json.loads(self.summary_path.read_text())
+        try:
+            summary = json.loads(self.summary_path.read_text())
+            for run in summary["runs"]:
+                run["name"]
+                for trial in run["trials"]:
+                    trial["seed"]
+            float(summary["wall_seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            self._set_aside(self.summary_path, "trials are finished again from their checkpoints")
+            return None
+        return summary
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Adds a line to metrics.jsonl and sees it onto the disk."""
-        with open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+        with open(self._metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(finite(record), allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a line that a kill cut short is left out."""
-        path = self.path / "metrics.jsonl"
-        if not path.exists():
-            return []
-        return list(_whole_lines(path.read_text().splitlines()))
+    def read_metrics(self, run: str | None = None, seed: int | None = None) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, of all trials or of one; unreadable lines are left out."""
+        return [
+            line
+            for line in self._lines()[0]
+            if run is None or (line["run"], line["seed"]) == (run, seed)
+        ]
 
-    def keep_metrics(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
-        """Rewrites metrics.jsonl with the wanted lines alone."""
-        kept = [json.dumps(line) + "\n" for line in self.read_metrics() if wanted(line)]
-        write_text(self.path / "metrics.jsonl", "".join(kept))
+    def replace_metrics(self, run: str, seed: int, records: list[dict[str, Any]]) -> None:
+        """Puts `records` in the place of a trial's lines of metrics.jsonl."""
+        others = [x for x in self.read_metrics() if (x["run"], x["seed"]) != (run, seed)]
+        lines = [json.dumps(finite(x), allow_nan=False) + "\n" for x in [*others, *records]]
+        write_text(self._metrics, "".join(lines))
+
+    @property
+    def _metrics(self) -> pathlib.Path:
+        return self.path / "metrics.jsonl"
+
+    def _open(self, settings: dict[str, Any], resume: bool, record: dict[str, Any]) -> None:
+        config = self.path / "config.json"
+        self.existed = config.exists() or any((self.path / x).exists() for x in _RESULTS)
+        if config.exists():
+            self._check(_read_config(config), settings, resume)
+        elif self.existed and not resume:
+            raise UserError(
+                f"workdir: {self.path} holds results but no config.json; accepted: a new folder, "
+                "or the settings of those results with --resume"
+            )
+        elif self.existed:
+            self._notice(f"{config} is missing; the checkpoints say which settings they belong to")
+        if self.existed:
+            self._repair()
+        try:
+            write_json(config, {"settings": settings, **record})
+        except OSError as error:
+            raise ConfigError(
+                "workdir", self.path, f"a folder that can be written to ({error.strerror})"
+            ) from error
+
+    def _check(self, old: dict[str, Any], new: dict[str, Any], resume: bool) -> None:
+        different = _differences(old, new)
+        if different:
+            raise UserError(
+                f"workdir: {self.path} holds a run of another configuration (it differs in "
+                f"{', '.join(different)}); accepted: a new folder, or the run's own settings with "
+                "--resume"
+            )
+        if not resume:
+            raise UserError(
+                f"workdir: {self.path} holds a run already; add --resume to go on with it, or "
+                "name a new folder"
+            )
+
+    def _repair(self) -> None:
+        """Finds damage that can be told at once, before any work is done."""
+        checkpoints = self.path / "checkpoints"
+        if checkpoints.exists() and not checkpoints.is_dir():
+            raise UserError(
+                f"workdir: {checkpoints} is not a folder; remove it, and the trials that have "
+                "not ended begin again"
+            )
+        remove_unfinished(self.path)
+        if self._metrics.is_dir():
+            self._set_aside(self._metrics, "its lines are taken from the checkpoints")
+        lines, unreadable = self._lines()
+        if unreadable:
+            write_text(self._metrics, "".join(json.dumps(line) + "\n" for line in lines))
+            self._notice(
+                f"{self._metrics}: {unreadable} unreadable lines removed; lines that are missing "
+                "are taken from the checkpoints"
+            )
+
+    def _lines(self) -> tuple[list[dict[str, Any]], int]:
+        """The readable lines of metrics.jsonl, and the number of the others."""
+        try:
+            text = self._metrics.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return [], 0
+        lines, unreadable = [], 0
+        for line in text.splitlines():
+            try:
+                value = json.loads(line)
+                value["run"], value["seed"], value["step"] + 0, value["epoch"] + 0
+                lines.append(value)
+            except (ValueError, KeyError, TypeError):
+                unreadable += 1
+        return lines, unreadable
+
+    def _set_aside(self, path: pathlib.Path, consequence: str) -> None:
+        aside = path.with_name(f"{path.name}.damaged")
+        number = 0
+        while aside.exists():
+            number += 1
+            aside = path.with_name(f"{path.name}.damaged.{number}")
+        path.rename(aside)
+        self._notice(f"{path} is damaged; moved to {aside.name}, {consequence}")
 
 
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Where two nested dicts differ, each place as "path: old there, new asked for"."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted({*old, *new})
-        return [x for k in keys for x in _differences(old.get(k), new.get(k), f"{path}.{k}")]
-    return [] if old == new else [f"{path[1:]}: {old} there, {new} asked for"]
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Where the settings differ, apart from seeds and runs that were added."""
+    found = differences(
+        {k: v for k, v in old.items() if k not in ("seeds", "runs")},
+        {k: v for k, v in new.items() if k not in ("seeds", "runs")},
+    )
+    if missing := sorted(set(old["seeds"]) - set(new["seeds"])):
+        found.append(f"seeds: {', '.join(map(str, missing))} there, not asked for")
+    if missing := [name for name in old["runs"] if name not in new["runs"]]:
+        found.append(f"runs: {', '.join(missing)} there, not asked for")
+    both = [name for name in old["runs"] if name in new["runs"]]
+    return found + differences(
+        {name: old["runs"][name] for name in both}, {name: new["runs"][name] for name in both}
+    )
 
 
 def _read_config(path: pathlib.Path) -> dict[str, Any]:
+    """The settings in config.json."""
     try:
-        config = json.loads(path.read_text())
-        config["settings"]
-        return config
-    except (ValueError, KeyError, TypeError) as error:
+        settings = json.loads(path.read_text())["settings"]
+        list(settings["seeds"]), dict(settings["runs"])
+        return settings
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"--workdir: {path} is not the record of a run ({error}); accepted is a new folder"
+            f"workdir: {path} is not the record of a run ({type(error).__name__}: {error}); "
+            "accepted: a new folder, or remove the file and use --resume with the run's own "
+            "settings"
         ) from error
-
-
-def _whole_lines(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
-    for line in lines:
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue
-
-
-def _finite(value: Any) -> Any:
-    """The value with numbers that JSON cannot say replaced by None."""
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -197,11 +197,12 @@ def test_tree_of_axes_where_branches_are_masked_out():
         (lambda path, leaf: "output", r"'output' for the leaf \['a'\]\['bias'\].*an integer"),
         (lambda path, leaf: (), r"\(\) for the leaf"),
         (lambda path, leaf: True, "True for the leaf"),
-        (1.5, "1.5 for the leaf"),
+        (1.5, "axes: got 1.5; accepted: an integer"),
+        ({"a": "output", "b": None}, "axes: got 'output'; accepted"),
         ({"a": -1}, r"no entry for the leaf \['b'\]\[0\].*only for a"),
         (jnp.asarray(-1), r"array.*AxisSpec\(-1\)"),
     ],
-    ids=["missing", "twice", "string", "empty", "bool", "float", "no-entry", "array"],
+    ids=["missing", "twice", "string", "empty", "bool", "float", "name", "no-entry", "array"],
 )
 def test_errors_name_the_leaf(spec, message):
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Runs a training binary for a test: inside the test process, or in one of its own."""
+"""Runs a training command for a test: inside the test process, or in one of its own."""
 
 import importlib
 import os
@@ -7,45 +7,38 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from experiments import common_flags
+from experiments.cli import main as command
 
 HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 
 
 @pytest.fixture
 def run_main():
-    """run_main("cifar_resnet56", "--trials=2") parses the flags and calls the binary's main."""
+    """run_main("cifar_resnet56", "--trials=2") runs the command here; errors are raised."""
 
-    def run(binary, *arguments):
-        module = importlib.import_module(f"experiments.{binary}")
-        if "metric" not in flags.FLAGS:
-            common_flags.define(module.NAME)
-        with flagsaver.flagsaver():
-            flags.FLAGS([binary, *arguments])
-            module.main()
+    def run(name, *arguments):
+        experiment = importlib.import_module(f"experiments.{name}").EXPERIMENT
+        return command.call(experiment.main, experiment.define, *arguments)
 
     return run
 
 
 @pytest.fixture(scope="session")
 def run_process():
-    """run_process("cifar_resnet56", "step:17", "--trials=2"): the driver in a process of its own.
+    """run_process("cifar_resnet56", "kill_step:17", "--trials=2") runs it in a process of its own.
 
-    Compiling is most of the time of these runs, so it is done without optimisation.
+    See faults.py. Compiling is most of the time of these runs, so it is done without optimisation.
     """
 
-    def run(binary, kill, *arguments):
+    def run(name, fault, *arguments):
+        module = name if "." in name else f"experiments.{name}"
         return subprocess.run(
-            [sys.executable, str(HERE / "driver.py"), binary, kill, *arguments],
-            cwd=HERE.parents[1],
+            [sys.executable, str(HERE / "faults.py"), module, fault, *arguments],
+            cwd=ROOT,
             env=os.environ
-            | {
-                "PYTHONPATH": str(HERE.parents[1]),
-                "XLA_FLAGS": "--xla_backend_optimization_level=0",
-            },
+            | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_backend_optimization_level=0"},
             capture_output=True,
             text=True,
             timeout=600,

@@ -1,19 +1,66 @@
-"""Package files of a few images, in the layouts of the real packages."""
+"""Package files of a few images, in the layouts of the real packages; processes with faults."""
 
 import dataclasses
 import gzip
 import hashlib
 import io
 import json
+import os
+import pathlib
+import pickle
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.data import registry
+from experiments.data.prepare import registry
 
+HERE = pathlib.Path(__file__).resolve().parent
 TRAIN, TEST = 40, 4  # images of each class
+
+
+@pytest.fixture
+def with_fault(tmp_path):
+    """with_fault("kill_at_rename", "prepare_images", ...) runs faults.py; see there.
+
+    The process sees the tiny packages where the test has them.
+    """
+
+    def run(fault, action, *arguments, **environment):
+        described = tmp_path / "packages.pickle"
+        described.write_bytes(pickle.dumps(registry.PACKAGES))
+        return script(
+            "faults.py", fault, action, *arguments, TINY_PACKAGES=described, **environment
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tfds_builders():
+    """tfds_builders("parquet", folder) runs tfds_builders.py; see there."""
+
+    def run(action, *arguments):
+        return script("tfds_builders.py", action, *arguments)
+
+    return run
+
+
+def script(name, *arguments, **environment):
+    """Runs a script of this folder from the root of the checkout."""
+    root = str(HERE.parents[2])
+    environment = {name: str(value) for name, value in environment.items()}
+    return subprocess.run(
+        [sys.executable, str(HERE / name), *map(str, arguments)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": root, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from experiments.data.dataset import Dataset, Split
+from experiments.system.errors import ConfigError
 
 
 def split(count=3, shape=(4, 5, 3), label=0):
@@ -33,6 +36,11 @@ def test_a_split_is_as_long_as_its_labels_and_holds_images_or_clips():
         (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2, np.int64), "labels"),
         (np.zeros((2, 4, 4, 3), np.uint8), np.zeros(3, np.int32), "labels"),
         (np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 1), np.int32), "labels"),
+        (np.zeros((2, 4, 5, 3), np.uint8), np.zeros((2, 5, 4), np.uint8), "labels"),
+        (np.zeros((2, 4, 5, 3), np.uint8), np.zeros((3, 4, 5), np.uint8), "labels"),
+        (np.zeros((2, 4, 5, 3), np.uint8), np.zeros((2, 4, 5), np.int64), "labels"),
+        (np.zeros((2, 4, 5, 3), np.uint8), np.zeros((3, 4), np.float32), "labels"),
+        (np.zeros((2, 4, 5, 3), np.uint8), np.zeros(2, bool), "labels"),
     ],
 )
 def test_a_split_names_the_field_that_does_not_fit(examples, labels, named):
@@ -55,7 +63,9 @@ def test_a_dataset_names_its_splits_shape_and_classes():
 @pytest.mark.parametrize("name", ["train", "validation", "test"])
 @pytest.mark.parametrize("label", [-1, 2])
 def test_labels_without_a_class_name_are_refused(name, label):
-    with pytest.raises(ValueError, match=f"^{name}: got labels .* accepted are 0 to 1"):
+    with pytest.raises(
+        ValueError, match=f"^{name}: got labels from {label} to {label}; accepted: 0 to 1"
+    ):
         dataset(**{name: split(label=label)})
 
 
@@ -81,3 +91,132 @@ def test_a_subset_takes_as_many_of_each_class_and_grows():
     assert np.bincount(whole.subset(6).labels).tolist() == [2, 2, 2]
     assert np.bincount(whole.subset(14).labels).tolist() == [6, 6, 2]
     assert whole.subset(14).examples.ravel().tolist()[:6] != list(range(6))  # drawn at random
+
+
+def scenes(count=4, ignored=False, dtype=np.uint8):
+    """Images with images of labels; 255 does not count."""
+    labels = np.random.default_rng(0).integers(0, 2, (count, 4, 5)).astype(dtype)
+    if ignored:
+        labels[:, 0] = 255
+    return Split(np.zeros((count, 4, 5, 3), np.uint8), labels)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_labels_may_be_images_with_a_value_that_does_not_count(dtype):
+    made = dataset(train=scenes(dtype=dtype), test=scenes(2, True, dtype), ignore_label=255)
+    assert made.num_classes == 2 and made.ignore_label == 255
+    assert len(made.train) == 4 and made.train.has_classes
+    with pytest.raises(ConfigError, match="^test: got labels from 0 to 255; accepted: 0 to 1"):
+        dataset(train=scenes(dtype=dtype), test=scenes(2, True, dtype))
+    with pytest.raises(ConfigError, match=r"^test: got labels from 0 to 255; .* and 254 \(ignored"):
+        dataset(train=scenes(dtype=dtype), test=scenes(2, True, dtype), ignore_label=254)
+
+
+def test_a_single_stray_label_far_inside_is_found():
+    many = scenes(1000)
+    many.labels[777, 3, 2] = 2
+    with pytest.raises(ConfigError, match="^train: got labels from 0 to 2"):
+        dataset(train=many, test=scenes())
+
+
+def test_all_labels_may_be_ignored_and_classes_may_be_too():
+    labels = np.array([-1, 0, 1, -1], np.int32)
+    part = Split(np.zeros((4, 4, 5, 3), np.uint8), labels)
+    made = dataset(train=part, test=part, ignore_label=-1)
+    assert len(made.train.subset(3)) == 3
+    with pytest.raises(ConfigError, match="^train: got labels from -1 to 1"):
+        dataset(train=part, test=part)
+    none = Split(part.examples, np.full(4, -1, np.int32))
+    assert dataset(train=none, test=none, ignore_label=-1).num_classes == 2
+
+
+def test_the_labels_of_all_splits_are_of_one_kind():
+    with pytest.raises(
+        ConfigError, match=r"^test: got labels of shape \(\); accepted: the shape of"
+    ):
+        dataset(train=scenes(), test=split(shape=(4, 5, 3)))
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (4, 5, 1)])
+def test_labels_may_be_any_floats_without_classes(shape):
+    def part(count):
+        targets = np.linspace(-5, 5, count * int(np.prod(shape)), dtype=np.float32)
+        return Split(np.zeros((count, 4, 5, 3), np.uint8), targets.reshape(count, *shape))
+
+    made = dataset(train=part(6), test=part(2), class_names=())
+    assert made.num_classes == 0 and not made.train.has_classes
+    assert made.with_train_examples(4).train.labels.shape == (4, *shape)
+
+
+@pytest.mark.parametrize("kind", ["images", "floats"])
+def test_a_subset_of_labels_that_are_no_classes_is_drawn_from_all_and_grows(kind):
+    numbers = np.arange(60, dtype=np.uint8)
+    labels = numbers.astype(np.float32)
+    if kind == "images":
+        labels = np.zeros((60, 1, 1), np.uint8) + numbers[:, None, None]
+    whole, before = Split(numbers.reshape(60, 1, 1, 1), labels), set()
+    for count in (1, 5, 30, 60):
+        part = whole.subset(count)
+        chosen = part.examples.ravel().tolist()
+        assert len(part) == count and chosen == sorted(chosen) and before <= set(chosen)
+        np.testing.assert_array_equal(part.labels.ravel(), chosen)
+        before = set(chosen)
+    assert whole.subset(60) is whole
+    half = set(whole.subset(30).examples.ravel().tolist())
+    assert 5 < len(half & set(range(30))) < 25  # not the first ones, not every second one
+
+
+def test_a_dataset_with_fewer_training_examples_keeps_the_rest():
+    made = dataset(train=split(10), validation=split(3))
+    fewer = made.with_train_examples(4)
+    assert len(fewer.train) == 4
+    assert fewer.test is made.test and fewer.validation is made.validation
+    assert made.with_train_examples(10).fingerprint == made.fingerprint
+    for count in (0, -1, 11):
+        with pytest.raises(ConfigError, match=f"^train_examples: got {count}; accepted: 1 to 10"):
+            made.with_train_examples(count)
+
+
+def test_the_fingerprint_changes_with_everything_that_is_learnt_and_with_nothing_else():
+    made = dataset(train=split(10))
+    changed = split(10)
+    changed.examples[9, 3, 4, 2] = 1
+    relabelled = split(10)
+    relabelled.labels[9] = 1
+    others = [
+        made,
+        dataset(train=changed),
+        dataset(train=relabelled),
+        dataset(train=split(10), test=split(3)),
+        dataset(train=split(10), validation=split(2)),
+        dataset(train=split(10), class_names=("a", "c")),
+        dataset(train=split(10), ignore_label=7),
+        dataset(train=split(10, shape=(5, 4, 3)), test=split(2, shape=(5, 4, 3))),
+        made.with_train_examples(9),
+        made.with_train_examples(8),
+        dataclasses.replace(made, train=Split(made.train.examples, made.train.labels, "stored")),
+    ]
+    assert len({other.fingerprint for other in others}) == len(others)
+    assert all(len(other.fingerprint) == 64 for other in others)
+    same = dataset(train=split(10), provenance="elsewhere", data_dir="/elsewhere", name="other")
+    assert same.fingerprint == made.fingerprint
+
+
+def test_a_known_digest_is_taken_and_a_subset_of_it_is_another():
+    class Unread(np.ndarray):
+        def __getitem__(self, index):
+            raise AssertionError("the examples are read")
+
+    examples = np.zeros((10, 4, 5, 3), np.uint8).view(Unread)
+    part = Split(examples, np.zeros(10, np.int32), "0" * 64)
+    assert part.fingerprint == "0" * 64
+    readable = Split(np.zeros((10, 4, 5, 3), np.uint8), part.labels, part.digest)
+    subsets = {readable.subset(count).fingerprint for count in (5, 6, 10)}
+    assert len(subsets) == 3 and part.digest in subsets
+
+
+def test_channel_statistics_are_computed_once(monkeypatch):
+    part = split(4)
+    first = part.channel_statistics
+    monkeypatch.setattr("experiments.data.normalize.channel_statistics", None)
+    assert part.channel_statistics is first

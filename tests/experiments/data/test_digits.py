@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from experiments.data import digits
+from experiments.system.errors import ConfigError
 
 
 def test_the_split_is_fixed_stratified_and_whole():
@@ -41,6 +42,7 @@ def test_scaling_neither_shifts_nor_dims():
     np.testing.assert_allclose(scaled.mean() / 255, scans.mean(), rtol=0.05)
 
 
-def test_a_size_below_the_scans_is_refused():
-    with pytest.raises(ValueError, match="size: got 7; accepted are sizes of 8"):
-        digits.load(size=7)
+@pytest.mark.parametrize("size", [-1, 0, 7, 513, 10**9])
+def test_a_size_that_is_too_small_or_too_large_is_refused(size):
+    with pytest.raises(ConfigError, match=f"size: got {size}; accepted: 8 to 512 pixels"):
+        digits.load(size=size)

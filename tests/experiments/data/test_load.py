@@ -1,12 +1,14 @@
 import pytest
 
 from experiments import data
-from experiments.data import DatasetNotPrepared, images
+from experiments.data import DatasetNotPrepared
+from experiments.data.prepare import images
+from experiments.system.errors import ConfigError
 
 
 def test_auto_takes_the_embedded_stand_in_and_says_how_to_prepare_the_real_one(tmp_path):
     lines = []
-    dataset = data.load("auto", str(tmp_path), own="cifar10", notice=lines.append)
+    dataset = data.load("auto", str(tmp_path), preferred="cifar10", notice=lines.append)
     assert dataset.name == "digits"
     (line,) = lines
     assert "digits" in line
@@ -18,14 +20,16 @@ def test_auto_takes_the_embedded_stand_in_and_says_how_to_prepare_the_real_one(t
 def test_auto_takes_the_experiments_own_dataset_where_it_is_prepared(tmp_path, tiny_packages):
     images.prepare("cifar10", str(tmp_path / "data"), str(tiny_packages["cifar10"]))
     lines = []
-    dataset = data.load("auto", str(tmp_path / "data"), own="cifar10", notice=lines.append, size=32)
+    dataset = data.load(
+        "auto", str(tmp_path / "data"), preferred="cifar10", notice=lines.append, size=32
+    )
     assert dataset.name == "cifar10"
     assert lines == [
         f"dataset: cifar10, prepared under {tmp_path / 'data'}",
         "size: ignored, because cifar10 has no such option",
     ]
     # Another experiment's data is not taken in its place.
-    other = data.load("auto", str(tmp_path / "data"), own="mnist", notice=lines.append)
+    other = data.load("auto", str(tmp_path / "data"), preferred="mnist", notice=lines.append)
     assert other.name == "digits"
 
 
@@ -33,25 +37,40 @@ def test_auto_takes_the_experiments_own_dataset_where_it_is_prepared(tmp_path, t
 def test_a_named_dataset_that_is_not_there_names_the_command(name, tmp_path):
     command = f"python -m experiments.prepare_data {name}.* --data_dir={tmp_path}"
     with pytest.raises(DatasetNotPrepared, match=command):
-        data.load(name, str(tmp_path), own="cifar10")
+        data.load(name, str(tmp_path), preferred="cifar10")
 
 
 def test_a_name_given_is_not_announced(tmp_path, capsys):
-    data.load("digits", str(tmp_path), own="cifar10")
+    data.load("digits", str(tmp_path), preferred="cifar10")
     assert capsys.readouterr().out == ""
 
 
 def test_unknown_names_and_options_say_what_is_accepted(tmp_path):
-    with pytest.raises(ValueError, match="dataset: got 'cifar'; accepted are auto, digits"):
-        data.load("cifar", str(tmp_path), own="cifar10")
-    with pytest.raises(ValueError, match="own: got 'digits'; accepted are cifar10, mnist"):
-        data.load("auto", str(tmp_path), own="digits")
-    with pytest.raises(ValueError, match="frames: digits has no such option; .* moving_digits"):
-        data.load("digits", str(tmp_path), own="cifar10", frames=16)
+    def error(name, **options):
+        with pytest.raises(ConfigError) as caught:
+            data.load(name, str(tmp_path), **options)
+        return str(caught.value)
+
+    assert error("cifar").startswith("dataset: got 'cifar'; accepted: auto, digits")
+    assert error("auto", preferred="digits").startswith(
+        "preferred: got 'digits'; accepted: cifar10"
+    )
+    assert error("auto").startswith("preferred: got None; accepted: cifar10, mnist")
+    assert error("digits", frames=16) == (
+        "frames: got 16 for digits; accepted: with --dataset=moving_digits only"
+    )
+    assert error("digits", shape=16) == "shape: got 16 for digits; accepted: no such option"
+
+
+@pytest.mark.parametrize("data_dir", ["", "~no_such_user/D", "D\0"])
+@pytest.mark.parametrize("name", ["auto", "mnist", "ucf101"])
+def test_a_data_dir_that_is_no_path_names_the_setting(name, data_dir):
+    with pytest.raises(ConfigError, match="^data_dir: got .*; accepted: a "):
+        data.load(name, data_dir, preferred="cifar10")
 
 
 def test_options_reach_the_dataset(tmp_path):
-    dataset = data.load("digits", str(tmp_path), own="cifar10", size=16)
+    dataset = data.load("digits", str(tmp_path), preferred="cifar10", size=16)
     assert dataset.example_shape == (16, 16, 3)
-    dataset = data.load("digits", str(tmp_path), own="cifar10", size=None, classes=None)
+    dataset = data.load("digits", str(tmp_path), preferred="cifar10", size=None, classes=None)
     assert dataset.example_shape == (32, 32, 3)

@@ -4,6 +4,7 @@ from scipy import stats
 
 from experiments.data import digits, moving_digits
 from experiments.data.moving_digits import MOTIONS, Path
+from experiments.system.errors import ConfigError
 
 # Rows down, columns right.
 DIRECTIONS = {
@@ -150,8 +151,11 @@ def test_a_single_frame_is_distributed_alike_in_every_class():
 
 @pytest.mark.parametrize(
     "argument, value",
-    [("size", 15), ("frames", 1), ("train", 0), ("validation", -1), ("test", 0), ("seed", -1)],
+    [
+        *(("size", 15), ("frames", 1), ("train", 0), ("validation", -1), ("test", 0), ("seed", -1)),
+        *(("size", 10**9), ("frames", 10**9), ("train", 10**9), ("seed", 10**20)),
+    ],
 )
-def test_arguments_too_small_are_refused(argument, value):
-    with pytest.raises(ValueError, match=f"{argument}: got {value}; accepted are"):
+def test_arguments_too_small_or_too_large_are_refused(argument, value):
+    with pytest.raises(ConfigError, match=f"{argument}: got {value}; accepted: integers from"):
         moving_digits.load(**{argument: value})

@@ -1,35 +1,22 @@
-import errno
 import hashlib
 import json
-import subprocess
-import sys
 
 import pytest
 
 from experiments.data import store
+from experiments.data.prepare.staging import publish, staging
+from experiments.system.errors import ConfigError
 
 
-def publish(tmp_path, content=b"twelve bytes"):
-    with store.staging(str(tmp_path), "made") as folder:
+@pytest.fixture
+def place(tmp_path):
+    """A folder with one file in a folder, published."""
+    with staging(str(tmp_path), "made") as folder:
         built = folder / "1.0.0"
         (built / "sub").mkdir(parents=True)
-        (built / "sub" / "file").write_bytes(content)
-        store.publish(built, tmp_path / "made" / "1.0.0")
+        (built / "sub" / "file").write_bytes(b"twelve bytes")
+        publish(built, tmp_path / "made" / "1.0.0")
     return tmp_path / "made" / "1.0.0"
-
-
-def test_a_published_folder_is_whole_and_alone(tmp_path):
-    place = publish(tmp_path)
-    assert (place / "sub" / "file").read_bytes() == b"twelve bytes"
-    assert store.damage(place) is None
-    assert [path.name for path in tmp_path.iterdir()] == ["made"]
-
-
-def test_publishing_replaces_what_was_there(tmp_path):
-    publish(tmp_path)
-    place = publish(tmp_path, b"another")
-    assert (place / "sub" / "file").read_bytes() == b"another"
-    assert [path.name for path in place.parent.iterdir()] == ["1.0.0"]
 
 
 def truncate(file):
@@ -48,90 +35,56 @@ def flip(file):
         (lambda file: file.unlink(), "is missing"),
     ],
 )
-def test_damage_is_found_and_named(tmp_path, harm, said):
-    place = publish(tmp_path)
+def test_damage_is_found_and_named(place, harm, said):
+    assert store.damage(place) is None
     harm(place / "sub" / "file")
     assert "sub/file" in store.damage(place)
     assert said in store.damage(place)
-    # The quick look finds everything but changed contents.
-    assert (store.damage(place, contents=False) is None) == (harm is flip)
+    # The quick look finds everything but changed contents of larger files.
+    assert (store.damage(place, contents_up_to=11) is None) == (harm is flip)
+    assert store.damage(place, contents_up_to=12) is not None
 
 
-def test_lost_or_unreadable_checksums_are_damage(tmp_path):
-    place = publish(tmp_path)
-    (place / store.CHECKSUMS).write_text("{")
-    assert "unreadable" in store.damage(place)
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"{", b"", b"\xff\xfe\x00binary", b"[" * 10**5),
+        *(b"[]", b"null", b"{}", b"3", b'"text"', b'{"sub/file": 12}', b'{"sub/file": {}}'),
+        *(b'{"sub/file": {"size": "12", "sha256": "0"}}', b'{"sub/file": {"size": 12}}'),
+    ],
+)
+def test_checksums_that_say_nothing_are_damage(content, place):
+    (place / store.CHECKSUMS).write_bytes(content)
+    assert store.damage(place).startswith("checksums.json ")
+    assert store.digest(place, ("*",)) is None
+
+
+def test_lost_checksums_are_damage(place):
     (place / store.CHECKSUMS).unlink()
-    assert "missing" in store.damage(place)
+    assert store.damage(place) == "checksums.json is missing"
+    (place / store.CHECKSUMS).mkdir()
+    assert store.damage(place) == "checksums.json is unreadable"
 
 
-def test_checksums_are_those_of_the_files(tmp_path):
-    digests = json.loads((publish(tmp_path) / store.CHECKSUMS).read_text())
-    assert digests == {
-        "sub/file": {"size": 12, "sha256": hashlib.sha256(b"twelve bytes").hexdigest()}
-    }
+def test_checksums_are_those_of_the_files(place):
+    digests = json.loads((place / store.CHECKSUMS).read_text())
+    digest = hashlib.sha256(b"twelve bytes").hexdigest()
+    assert digests == {"sub/file": {"size": 12, "sha256": digest}}
 
 
-@pytest.mark.parametrize("resume", [False, True])
-def test_an_error_leaves_the_folder_only_where_work_can_be_resumed(tmp_path, resume):
-    with pytest.raises(RuntimeError), store.staging(str(tmp_path), "made", resume=resume) as folder:
-        (folder / "half").write_bytes(b"half")
-        raise RuntimeError
-    assert folder.exists() == resume
-    with store.staging(str(tmp_path), "made", resume=resume) as folder:
-        assert (folder / "half").exists() == resume
-    assert not folder.exists()
-
-
-def test_a_folder_left_by_a_killed_process_is_cleared(tmp_path):
-    left = tmp_path / ".made.incomplete" / "deep"
-    left.mkdir(parents=True)
-    (left / "half").write_bytes(b"half")
-    with store.staging(str(tmp_path), "made") as folder:
-        assert not list(folder.iterdir())
-
-
-def test_a_second_process_is_turned_away_until_the_first_ends(tmp_path):
-    code = (
-        "import sys; from experiments.data import store\n"
-        f"with store.staging({str(tmp_path)!r}, 'made'): print('held', flush=True); input()"
+def test_the_digest_identifies_the_chosen_files(place):
+    before = store.digest(place, ("*file",))
+    assert len(before) == 64
+    assert store.digest(place, ("other",)) is None
+    checksums = place / store.CHECKSUMS
+    checksums.write_text(
+        checksums.read_text().replace("}\n}", '}, "x": {"size": 1, "sha256": ""}}')
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(ValueError, match="--data_dir: another process is preparing made"):
-            with store.staging(str(tmp_path), "made"):
-                pass
-        other.communicate(b"\n")
-    with store.staging(str(tmp_path), "made"):
-        pass
+    assert store.digest(place, ("*file",)) == before
+    assert store.digest(place, ("*",)) != before
 
 
-def test_a_data_dir_that_cannot_be_made_names_the_flag(tmp_path):
-    (tmp_path / "file").write_text("not a folder")
-    for refused in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nowhere"):
-        with pytest.raises(ValueError, match="--data_dir: got .*cannot be written"):
-            with store.staging(str(refused), "made"):
-                pass
-
-
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_names_the_flag_and_leaves_nothing(tmp_path, code):
-    with pytest.raises(ValueError, match="--data_dir: no space left"):
-        with store.staging(str(tmp_path), "made") as folder:
-            (folder / "half").write_bytes(b"half")
-            raise OSError(code, "disk full")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_disk_too_small_is_noticed_before_any_work(tmp_path):
-    with pytest.raises(ValueError, match="--data_dir: no space left.*1000000000000 MB are needed"):
-        with store.staging(str(tmp_path), "made") as folder:
-            store.require_space(folder, 10**18)
-
-
-def test_errors_of_other_files_come_through(tmp_path):
-    with pytest.raises(FileNotFoundError, match="elsewhere"):
-        with store.staging(str(tmp_path / "data"), "made"):
-            open(tmp_path / "elsewhere", "rb")
+@pytest.mark.parametrize("path", ["", "~no_such_user/D", "a\0b"])
+def test_a_data_dir_that_is_no_path_is_refused(path):
+    with pytest.raises(ConfigError, match="^data_dir: got .*; accepted: a "):
+        store.root(path)

@@ -10,21 +10,22 @@ import numpy as np
 import optax
 import pytest
 
+from experiments.system.errors import UserError
 from experiments.training.checkpoints import Checkpoints, read_latest
-from experiments.training.steps import Running, TrainState
+from experiments.training.networks import Network
+from experiments.training.state import TrainState
 
 
 def state(value):
     params = {"conv": {"kernel": jnp.full((3, 3, 2, 4), value)}, "b": jnp.float32(value)}
     optimizer = optax.chain(optax.identity(), optax.sgd(0.1, momentum=0.9))
-    return TrainState(
-        step=jnp.int32(value),
+    network = Network(
         params=params,
         collections={"batch_stats": {"mean": jnp.linspace(0, value, 7)}},
         opt_state=optimizer.init(params),
-        running=Running.zero(),
         norms=jnp.array([value, jnp.nan, jnp.inf]),
     )
+    return TrainState(step=jnp.int32(value), state=network, sums={"loss": jnp.float32(0)})
 
 
 def assert_same_bits(a, b):
@@ -42,7 +43,7 @@ def test_round_trip_and_two_kept(tmp_path):
     assert checkpoints.steps() == [20, 30]
     restored, extra = checkpoints.restore(state(0.0))
     assert_same_bits(restored, state(30.0))
-    assert extra == {"best": {"step": 30}}
+    assert extra["best"] == {"step": 30}
     checkpoints.save(25, state(25.0))  # Orbax saves nothing before the newest step, and is silent.
     assert checkpoints.steps() == [20, 30]
     checkpoints.discard_after(20)
@@ -92,7 +93,7 @@ def largest(folder):
 )
 def test_corrupt_checkpoint_falls_back_and_says_so(tmp_path, damage):
     said = []
-    checkpoints = Checkpoints(tmp_path / "c", said.append)
+    checkpoints = Checkpoints(tmp_path / "c", notice=said.append)
     checkpoints.save(1, state(1.0))
     checkpoints.save(2, state(2.0))
     damage(tmp_path / "c" / "2")
@@ -103,10 +104,40 @@ def test_corrupt_checkpoint_falls_back_and_says_so(tmp_path, damage):
     assert_same_bits(checkpoints.restore(state(0.0))[0], state(5.0))
 
 
-def test_a_checkpoint_of_another_model_is_not_taken(tmp_path):
+def test_without_a_checkpoint_no_folder_is_made(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "c")
+    assert checkpoints.steps() == [] and checkpoints.restore(state(0.0)) is None
+    checkpoints.discard_after(0)
+    assert not (tmp_path / "c").exists()
+    checkpoints.save(5, state(5.0))
+    checkpoints.discard_after(4)
+    assert not (tmp_path / "c").exists()
+
+
+def test_where_every_checkpoint_is_damaged_it_says_that_it_starts_from_step_0(tmp_path):
     said = []
-    checkpoints = Checkpoints(tmp_path / "c", said.append)
-    checkpoints.save(1, state(1.0))
-    other = state(1.0).replace(params={"dense": jnp.zeros(3)})
-    assert checkpoints.restore(other) is None
-    assert len(said) == 1
+    checkpoints = Checkpoints(tmp_path / "c", notice=said.append)
+    for step in (1, 2):
+        checkpoints.save(step, state(float(step)))
+        flip_a_byte(largest(tmp_path / "c" / str(step) / "state"))
+    assert checkpoints.restore(state(0.0)) is None
+    assert "the one before it" in said[0] and said[1].endswith("starting from step 0")
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"settings": {"lam": 2.0}}, {"dataset": "other"}])
+def test_a_checkpoint_of_another_run_is_refused_and_kept(tmp_path, change):
+    identity = {"seed": 3, "settings": {"lam": 1.0}, "dataset": "digits"}
+    Checkpoints(tmp_path / "c", identity).save(1, state(1.0))
+    other = Checkpoints(tmp_path / "c", identity | change)
+    with pytest.raises(UserError, match=f"another run .*{next(iter(change))}.* there, .* asked"):
+        other.restore(state(0.0))
+    assert other.steps() == [1]
+
+
+def test_a_changed_record_beside_the_state_is_noticed(tmp_path):
+    said = []
+    checkpoints = Checkpoints(tmp_path / "c", {"seed": 3}, said.append)
+    checkpoints.save(1, state(1.0), best={"score": 0.25})
+    (record,) = [p for p in (tmp_path / "c/1/extra").rglob("*") if b"0.25" in p.read_bytes()]
+    record.write_bytes(record.read_bytes().replace(b"0.25", b"0.75"))
+    assert checkpoints.restore(state(0.0)) is None and "corrupt" in said[0]

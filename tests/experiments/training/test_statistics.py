@@ -1,5 +1,6 @@
 """Statistics over trials, against hand-computed values."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,6 +8,9 @@ import pytest
 import scipy.stats
 
 from experiments.training import statistics
+from experiments.training.task import Headline
+
+ACCURACY = Headline("accuracy", percent=True)
 
 
 def test_describe_by_hand():
@@ -64,13 +68,20 @@ def test_compare_and_table():
         return {"name": name, "trials": trials, **statistics.describe(values)}
 
     runs = [run("l2", [0.5, 0.6]), run("sobolev", [0.6, 0.8])]
-    (row,) = statistics.compare(runs)
+    (row,) = statistics.compare(runs, ACCURACY)
     assert (row["run"], row["baseline"], row["n"]) == ("sobolev", "l2", 2)
     assert row["difference"] == pytest.approx(0.15)
     expected = scipy.stats.t.interval(0.95, 1, loc=0.15, scale=np.std([0.1, 0.2], ddof=1) / 2**0.5)
     np.testing.assert_allclose(row["interval"], expected)
 
-    text = statistics.table({"dataset": "digits", "runs": runs, "comparison": [row]})
+    text = statistics.table(
+        {
+            "dataset": "digits",
+            "runs": runs,
+            "comparison": [row],
+            "headline": dataclasses.asdict(ACCURACY),
+        }
+    )
     assert "55.00" in text and "70.00" in text and "+15.00" in text and "+33.3 %" in text
 
 
@@ -78,3 +89,16 @@ def test_differences_equal_but_for_rounding_have_no_spread():
     # 0.2 - 0.1 and 0.3 - 0.2 differ in the last bit.
     low, high = statistics.paired({0: 0.1, 1: 0.2}, {0: 0.2, 1: 0.3})["interval"]
     assert low == pytest.approx(0.1) and high == pytest.approx(0.1)
+
+
+def test_where_lower_is_better_the_error_is_the_number_itself():
+    distance = Headline("frechet_distance", higher_is_better=False)
+    result = statistics.paired({0: 50.0, 1: 30.0}, {0: 40.0, 1: 32.0}, headline=distance)
+    assert result["difference"] == pytest.approx(-4.0)
+    assert result["error_reduced_percent"] == pytest.approx(10.0)  # from 40 to 36 on average
+
+
+def test_half_an_interval_by_hand():
+    # Values 1, 2, 3: deviation 1, standard error 1 / sqrt 3, t(0.975, 2) = 4.30265.
+    assert statistics.half_interval([1.0, 2.0, 3.0]) == pytest.approx(4.302652729911275 / 3**0.5)
+    assert statistics.half_interval([1.0]) == 0.0

@@ -1,83 +1,127 @@
-"""The workdir: nothing half-written, and no run over another one."""
+"""The workdir: one process, no run over another one, damage told or repaired."""
 
-import errno
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
-from experiments.errors import UserError, is_disk_full
-from experiments.training.workdir import Workdir, write_json, write_text
+from experiments.system.errors import UserError
+from experiments.training.workdir import Workdir
 
-SETTINGS = {"runs": {"l2": {"lam": 1.0}}, "trials": 2}
+SETTINGS = {"dataset": "digits", "seeds": [0, 1], "runs": {"l2": {"lam": 1.0}}}
+
+
+def record(step, **values):
+    return {"run": "l2", "seed": 0, "step": step, "epoch": step / 10, **values}
+
+
+def opened(path, settings=SETTINGS, **options):
+    with Workdir(path, settings, **options) as workdir:
+        return workdir
 
 
 def test_resume_needs_the_flag_and_the_same_settings(tmp_path):
-    Workdir(tmp_path / "w", SETTINGS)
+    opened(tmp_path / "w")
     with pytest.raises(UserError, match="--resume"):
-        Workdir(tmp_path / "w", SETTINGS)
-    Workdir(tmp_path / "w", SETTINGS, resume=True)
-    other = {"runs": {"l2": {"lam": 2.0}}, "trials": 2}
+        opened(tmp_path / "w")
+    opened(tmp_path / "w", resume=True)
+    other = SETTINGS | {"runs": {"l2": {"lam": 2.0}}}
     for resume in (False, True):
-        with pytest.raises(UserError, match=r"--workdir.*runs\.l2\.lam: 1\.0 there, 2\.0 asked"):
-            Workdir(tmp_path / "w", other, resume=resume)
+        with pytest.raises(UserError, match=r"workdir.*l2\.lam: 1\.0 there, 2\.0 asked"):
+            opened(tmp_path / "w", other, resume=resume)
     assert json.loads((tmp_path / "w/config.json").read_text())["settings"] == SETTINGS
 
 
-def test_a_folder_that_cannot_be_written_names_the_flag(tmp_path):
+def test_a_study_may_grow_and_not_shrink(tmp_path):
+    opened(tmp_path)
+    more = SETTINGS | {"seeds": [0, 1, 2], "runs": SETTINGS["runs"] | {"sobolev": {"lam": 1.0}}}
+    opened(tmp_path, more, resume=True)
+    with pytest.raises(UserError, match="seeds: 2 there, not asked for, runs: sobolev there"):
+        opened(tmp_path, resume=True)
+    with pytest.raises(UserError, match="dataset: digits there, cifar10 asked"):
+        opened(tmp_path, more | {"dataset": "cifar10"}, resume=True)
+
+
+def test_a_folder_that_cannot_be_written_names_the_setting(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="^--workdir: cannot write to"):
-        Workdir(tmp_path / "file" / "below", SETTINGS)
+    for bad in (tmp_path / "file" / "below", "/proc/w", "~no_such_user/w"):
+        with pytest.raises(UserError, match="^workdir: got .*accepted: a folder"):
+            opened(bad)
 
 
-def test_a_config_that_is_no_config(tmp_path):
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match="^--workdir: .* is not the record of a run"):
-        Workdir(tmp_path, SETTINGS, resume=True)
+@pytest.mark.parametrize("content", ["{", "[]", '{"settings": 3}', "\x00\xff"])
+def test_a_config_that_is_no_config(tmp_path, content):
+    (tmp_path / "config.json").write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match="^workdir: .* is not the record of a run"):
+        opened(tmp_path, resume=True)
 
 
-def test_metrics_survive_a_line_cut_short(tmp_path):
-    workdir = Workdir(tmp_path, SETTINGS)
-    for step in (1, 2, 3):
-        workdir.append_metrics({"step": step, "loss": float("nan") if step == 2 else 0.5})
-    with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write('{"step": 4, "lo')
+def test_results_without_a_config_need_resume(tmp_path):
+    opened(tmp_path)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="holds results but no config.json"):
+        opened(tmp_path)
+    said = []
+    opened(tmp_path, resume=True, notice=said.append)
+    assert "config.json is missing" in said[0]
+
+
+def test_a_second_process_is_told_who_holds_the_folder(tmp_path):
+    with Workdir(tmp_path, SETTINGS):
+        script = (
+            "import sys; from experiments.training.workdir import Workdir\n"
+            f"Workdir(sys.argv[1], {SETTINGS!r}, resume=True)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True
+        )
+        assert f"is in use by process {os.getpid()} on " in done.stderr.splitlines()[-1]
+    opened(tmp_path, resume=True)
+
+
+def test_metrics_survive_lines_that_are_damaged_and_the_damage_is_told(tmp_path):
+    with Workdir(tmp_path, SETTINGS) as workdir:
+        for step in (1, 2, 3):
+            workdir.append_metrics(record(step, loss=float("nan") if step == 2 else 0.5))
+    with open(tmp_path / "metrics.jsonl", "ab") as file:
+        file.write(b'[1]\n\x00\xff\n{"step": 4, "lo')
+    said = []
+    workdir = opened(tmp_path, resume=True, notice=said.append)
+    assert "3 unreadable lines removed" in said[0]
     assert [line["step"] for line in workdir.read_metrics()] == [1, 2, 3]
     assert workdir.read_metrics()[1]["loss"] is None
-    workdir.keep_metrics(lambda line: line["step"] <= 2)
-    assert [line["step"] for line in workdir.read_metrics()] == [1, 2]
+    workdir.replace_metrics("l2", 0, [record(1)])
+    assert [line["step"] for line in workdir.read_metrics("l2", 0)] == [1]
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "summary.json"
-    write_json(path, {"a": 1})
-
-    def full(_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError) as caught:
-        write_json(path, {"a": 2})
-    assert is_disk_full(caught.value)
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert os.listdir(tmp_path) == ["summary.json"]
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"runs": [{}]}', '{"runs": []}', "\x00"])
+def test_a_damaged_summary_is_set_aside_and_told(tmp_path, content):
+    said = []
+    with Workdir(tmp_path, SETTINGS, notice=said.append) as workdir:
+        workdir.summary_path.write_text(content)
+        assert workdir.read_summary() is None
+    assert "summary.json is damaged; moved to summary.json.damaged" in said[0]
+    assert (tmp_path / "summary.json.damaged").read_text() == content
 
 
-def test_a_full_disk_is_known_by_number_text_and_cause():
-    try:
-        with open("/dev/full", "w") as file:
-            file.write("x")
-    except OSError as error:
-        assert is_disk_full(error)
-    assert is_disk_full(RuntimeError("RESOURCE_EXHAUSTED: No space left on device [path]"))
-    wrapped = RuntimeError("saving failed")
-    wrapped.__cause__ = OSError(errno.ENOSPC, "full")
-    assert is_disk_full(wrapped)
-    assert not is_disk_full(OSError(errno.EACCES, "denied"))
+def test_folders_in_the_place_of_files_and_files_in_the_place_of_folders(tmp_path):
+    opened(tmp_path)
+    (tmp_path / "metrics.jsonl").mkdir()
+    (tmp_path / "summary.json").mkdir()
+    said = []
+    workdir = opened(tmp_path, resume=True, notice=said.append)
+    assert workdir.read_summary() is None and workdir.read_metrics() == []
+    assert len(said) == 2
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(UserError, match="checkpoints is not a folder"):
+        opened(tmp_path, resume=True)
 
 
-def test_write_text_is_whole(tmp_path):
-    write_text(tmp_path / "t", "one\n")
-    write_text(tmp_path / "t", "two\n")
-    assert (tmp_path / "t").read_text() == "two\n"
-    assert os.listdir(tmp_path) == ["t"]
+def test_what_a_killed_write_left_is_removed(tmp_path):
+    opened(tmp_path)
+    (tmp_path / ".metrics.jsonl.abc.unfinished").write_text("half")
+    opened(tmp_path, resume=True)
+    assert not list(tmp_path.glob(".metrics*"))

@@ -1,0 +1,212 @@
+"""Supervised tasks: one network, one loss, metrics from sums under a mask."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.data.dataset import Dataset
+from experiments.data.normalize import normalizer
+from experiments.tasks import scores
+from experiments.training.networks import Network, gradient_step
+from experiments.training.task import Batch, Headline, Keys, Sums
+
+Augment = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def no_augmentation(
+    key: jax.Array, examples: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The examples and labels as they are."""
+    del key
+    return examples, labels
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Supervised:
+    """One network that learns labels (or other targets) from examples.
+
+    Attributes:
+      model: a Flax Linen module, called as `model(examples, train)`, with the random streams
+        "params" and "dropout"; its outputs are float32.
+      example_shape: of one example, without the batch.
+      optimizer: from the gradient of the loss to an update, metric and learning rate included.
+      learning_rate: the schedule inside `optimizer`, for the record.
+      loss: (outputs, labels) to one loss for each example, (N,).
+      statistics: (outputs, labels, mask) to a dict of sums over the examples where the mask (N,) is
+        true.
+      finalize: those sums as float64 arrays to a dict of metrics.
+      headline: the metric that ranks runs, one of those that `finalize` returns, or "loss".
+      normalize: uint8 examples to what the network sees.
+      augment: (key, uint8 examples, labels) to changed ones, traced inside the step.
+      penalty: parameters to a scalar that is added to the loss, or None.
+    """
+
+    model: nn.Module
+    example_shape: tuple[int, ...]
+    optimizer: optax.GradientTransformation
+    learning_rate: optax.Schedule
+    loss: Callable[[jax.Array, jax.Array], jax.Array]
+    statistics: Callable[[jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]
+    finalize: Callable[[Mapping[str, np.ndarray]], dict[str, float]]
+    headline: Headline
+    normalize: Callable[[jax.Array], jax.Array]
+    augment: Augment = no_augmentation
+    penalty: Callable[[Any], jax.Array] | None = None
+
+    training_only = ("penalty",)
+
+    @property
+    def schedules(self) -> dict[str, optax.Schedule]:
+        return {"learning_rate": self.learning_rate}
+
+    def init(self, rng: jax.Array) -> Network:
+        variables = _initial_variables(self.model, self.example_shape, rng)
+        return Network.create(variables, self.optimizer)
+
+    def train_step(self, state: Network, batch: Batch, rng: Keys) -> tuple[Network, Sums]:
+        examples, labels = self.augment(rng.augmentation, *batch)
+        count = len(examples)
+
+        def loss_fn(params):
+            outputs, collections = self.model.apply(
+                {"params": params, **state.collections},
+                self.normalize(examples),
+                train=True,
+                mutable=list(state.collections),
+                rngs={"dropout": rng.dropout},
+            )
+            loss = jnp.mean(self.loss(outputs, labels))
+            penalty = jnp.float32(0) if self.penalty is None else self.penalty(params)
+            statistics = self.statistics(outputs, labels, jnp.ones(count, bool))
+            sums = {"loss": loss * count, "penalty": penalty * count, "count": jnp.int32(count)}
+            return loss + penalty, (collections, {**sums, "statistics": statistics})
+
+        return gradient_step(state, self.optimizer, loss_fn)
+
+    def evaluation_step(self, state: Network, batch: Batch, mask: jax.Array, rng: Keys) -> Sums:
+        del rng
+        outputs = self.model.apply(state.variables, self.normalize(batch.examples), train=False)
+        losses = self.loss(outputs, batch.labels)
+        return {
+            "loss": jnp.sum(jnp.where(mask, losses, 0.0)),
+            "count": jnp.sum(mask),
+            "statistics": self.statistics(outputs, batch.labels, mask),
+        }
+
+    def metrics(self, sums: Sums) -> dict[str, float]:
+        values = {"loss": float(sums["loss"] / sums["count"])}
+        if "penalty" in sums:
+            values["penalty"] = float(sums["penalty"] / sums["count"])
+        return values | self.finalize(sums["statistics"])
+
+
+# Compiled once for a model, whatever the runs and trials that use it.
+@partial(jax.jit, static_argnums=(0, 1))
+def _initial_variables(model: nn.Module, shape: tuple[int, ...], key: jax.Array) -> Any:
+    return model.init(key, jnp.zeros((1, *shape), jnp.float32), train=False)
+
+
+def classification(
+    model: nn.Module,
+    dataset: Dataset,
+    optimizer: optax.GradientTransformation,
+    learning_rate: optax.Schedule,
+    **options: Any,
+) -> Supervised:
+    """A classifier: cross-entropy, headline accuracy (the share of examples classified right).
+
+    Args:
+      model: examples to logits (N, num_classes).
+      dataset: what it is trained on; its training split gives the normalisation.
+      optimizer: see `Supervised`.
+      learning_rate: see `Supervised`.
+      **options: `augment` and `penalty` of `Supervised`.
+    """
+
+    def hits(logits, labels, mask):
+        right = jnp.argmax(logits, axis=-1) == labels
+        return {"hits": jnp.sum(right & mask), "examples": jnp.sum(mask)}
+
+    return Supervised(
+        model=model,
+        example_shape=dataset.example_shape,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        loss=optax.softmax_cross_entropy_with_integer_labels,
+        statistics=hits,
+        finalize=lambda sums: {"accuracy": float(sums["hits"] / sums["examples"])},
+        headline=Headline("accuracy", higher_is_better=True, percent=True),
+        normalize=normalizer(dataset.train),
+        **options,
+    )
+
+
+def segmentation(
+    model: nn.Module,
+    dataset: Dataset,
+    optimizer: optax.GradientTransformation,
+    learning_rate: optax.Schedule,
+    **options: Any,
+) -> Supervised:
+    """A classifier of pixels: cross-entropy, headline mean intersection over union.
+
+    Pixels with the dataset's `ignore_label` count neither in the loss nor in a metric. The loss of
+    an example is the mean over its other pixels (0 if it has none).
+
+    Args:
+      model: images (N, H, W, C) to logits (N, H, W, num_classes).
+      dataset: images with images of labels (N, H, W).
+      optimizer: see `Supervised`.
+      learning_rate: see `Supervised`.
+      **options: `augment`, `penalty` and `loss` of `Supervised`.
+    """
+    classes, ignore = dataset.num_classes, dataset.ignore_label
+
+    def counted(labels):
+        return jnp.full(labels.shape, True) if ignore is None else labels != ignore
+
+    def cross_entropy(logits, labels):
+        valid = counted(labels)
+        losses = optax.softmax_cross_entropy_with_integer_labels(
+            logits, jnp.where(valid, labels, 0)
+        )
+        total = jnp.sum(jnp.where(valid, losses, 0.0), axis=(1, 2))
+        return total / jnp.maximum(1, jnp.sum(valid, axis=(1, 2)))
+
+    def confusion(logits, labels, mask):
+        valid = counted(labels) & mask[:, None, None]
+        chosen = jnp.where(valid, labels.astype(jnp.int32), -1)
+        predicted = jnp.argmax(logits, axis=-1)
+        matrix = scores.confusion_matrix(chosen, predicted, classes, ignore=-1)
+        return {"confusion": matrix}
+
+    def finalize(sums):
+        matrix = sums["confusion"]
+        return {
+            "mean_iou": float(scores.mean_iou(matrix)),
+            "pixel_accuracy": float(np.trace(matrix) / max(1.0, matrix.sum())),
+        }
+
+    return Supervised(
+        **{
+            "model": model,
+            "example_shape": dataset.example_shape,
+            "optimizer": optimizer,
+            "learning_rate": learning_rate,
+            "loss": cross_entropy,
+            "statistics": confusion,
+            "finalize": finalize,
+            "headline": Headline("mean_iou", higher_is_better=True, percent=True),
+            "normalize": normalizer(dataset.train),
+            **options,
+        }
+    )

@@ -1,0 +1,83 @@
+"""What every command does with its command line: values that are text, and where results go."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from experiments.cli import main as command
+from experiments.system.errors import ConfigError, UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+
+def define(values):
+    flags.DEFINE_string("out", None, "Where to.", flag_values=values)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("text")
+    return tmp_path
+
+
+def left(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("take", [command.out_folder, command.out_file])
+@pytest.mark.parametrize(
+    "value", ["file/x", "file/x/y", "/proc/x", "/proc/x/y", "new/" + "x" * 300, "new/" * 2000 + "x"]
+)
+def test_a_place_that_cannot_be_written_is_told_and_nothing_is_left(here, take, value):
+    with pytest.raises(ConfigError, match=r"^out: got .*; accepted: a (folder|file) that can be "):
+        command.call(take, define, f"--out={value}")
+    assert left(here) == ["file"]
+
+
+@pytest.mark.parametrize("value", ["/proc", "file"])
+def test_a_folder_that_is_there_is_tried(here, value):
+    with pytest.raises(ConfigError, match="^out: got .*; accepted: a folder that can be written"):
+        command.call(command.out_folder, define, f"--out={value}")
+
+
+@pytest.mark.parametrize("value", [".", "/dev/null"])
+def test_an_output_file_does_not_take_the_place_of_something_else(here, value):
+    with pytest.raises(ConfigError, match="it exists and is not a file"):
+        command.call(command.out_file, define, f"--out={value}")
+
+
+def test_a_file_whose_temporary_name_is_too_long_is_told_before_the_work(here):
+    # Files are written under a longer name first: 250 characters fit, the longer name does not.
+    with pytest.raises(ConfigError, match="^out: .*File name too long"):
+        command.call(command.out_file, define, f"--out={'x' * 250}")
+    assert left(here) == ["file"]
+
+
+def test_places_that_can_be_written_are_made(here):
+    folder = command.call(command.out_folder, define, "--out=a/b")
+    assert folder.is_dir() and left(folder) == []
+    assert command.call(command.out_file, define, "--out=c/d.json") == pathlib.Path("c/d.json")
+    assert left(here) == ["a", "a/b", "c", "file"]
+    assert command.call(command.out_file, define) is None
+    assert command.call(command.out_file, define, "--out=file").read_text() == "text"
+
+
+@pytest.mark.parametrize("value", ["", "  ", "~nouser", "~nouser/x"])
+def test_text_that_a_shell_left_is_refused(here, value):
+    with pytest.raises(UserError, match="^out: got "):
+        command.call(lambda values: None, define, f"--out={value}")
+
+
+def test_a_command_ends_with_one_line_and_code_2(tmp_path):
+    module = "experiments.benchmarks.convnet3d"
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--sizes=foo", f"--out={tmp_path}/x/y.json"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == "error: --sizes: got 'foo'; accepted: 16x112x112, 16x32x32\n"
+    assert not list(tmp_path.iterdir())
