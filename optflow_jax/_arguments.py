@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -128,7 +129,7 @@ def temporal_flag(value: Any) -> bool:
     return bool(value)
 
 
-def options(temporal: Any, solver: Any, on_failure: Any) -> tuple[bool, str, str]:
+def options(temporal: Any, solver: Any, on_failure: Any) -> tuple[bool, Any, Any]:
     """Check the options that the solve is compiled for."""
     return (
         temporal_flag(temporal),

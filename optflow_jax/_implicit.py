@@ -108,24 +108,19 @@ def _solver(temporal: bool, solver: str, forced: bool):
     def on_one_device(a, b, alpha, c, *forcing):
         # No other device takes part here, so all batch axes can become one axis of N filters.
         batch = a.shape[3:]
-        a, b, alpha, c, *forcing = (
-            x.reshape(*x.shape[:3], math.prod(batch)) for x in (a, b, alpha, c, *forcing)
-        )
+        flat = [x.reshape(*x.shape[:3], math.prod(batch)) for x in (a, b, alpha, c, *forcing)]
+        a, b, alpha, c, *forcing = flat
         alpha = alpha[0, 0, 0]
         problem = _problem(a, b, alpha, c, forcing if forced else None, temporal)
         solution, converged = _solvers.run(problem, solver)
         frames, count = (1 if temporal else len(a)), alpha.shape[0]
-        pixels = [
-            _join_frames(problem.smoothness.merge(x), frames) for x in (solution.z, *solution.uv)
-        ]
+        merged = map(problem.smoothness.merge, (solution.z, *solution.uv))
+        z, u, v = (_join_frames(x, frames) for x in merged)
         # A filter is as good as its worst frame.
         converged = jnp.all(converged.reshape(frames, count), axis=0)
         iterations = jnp.max(solution.iterations.reshape(frames, count), axis=0)
-        return Minimum(
-            *(x.reshape(*x.shape[:3], *batch) for x in pixels),
-            converged.reshape(1, 1, 1, *batch),
-            iterations.reshape(1, 1, 1, *batch),
-        )
+        out = Minimum(z, u, v, converged[None, None, None], iterations[None, None, None])
+        return jax.tree.map(lambda x: x.reshape(*x.shape[:3], *batch), out)
 
     @jax.custom_batching.custom_vmap
     def solve(*arrays):

@@ -6,7 +6,6 @@ filter ("3D ConvNets with Optical Flow Based Regularization", section 3.3); for 
 the luminance weights, which reproduce the paper's printed costs.
 """
 
-# ruff: noqa: F722 (jaxtyping shapes)
 from __future__ import annotations
 
 import re
@@ -60,9 +59,9 @@ def _weights(channels: Any, count: int, dtype) -> jax.Array:
     return weights.astype(dtype)
 
 
-def _collapse(kernel: Any, channels: Any, layout: str | None) -> tuple[jax.Array, Any]:
+def _collapse(kernel: Any, channels: Any, layout: Any) -> tuple[jax.Array, Any]:
     """Filters `(out, T, H, W)` in the dtype of the computation, and the kernel's dtype."""
-    layout = _arguments.choice("layout", layout or "flax", get_args(Layout))
+    layout = str(_arguments.choice("layout", layout or "flax", get_args(Layout)))
     kernel = _arguments.floating("kernel", kernel, _SHAPES[layout])
     if kernel.ndim != 5:
         raise ValueError(f"kernel: got shape {kernel.shape}; accepted: {_SHAPES[layout]}")
@@ -279,7 +278,7 @@ def tree_regularizer(
     return sum(others, first)
 
 
-def _matcher(where: Any) -> Callable[[str, Any], bool]:
+def _matcher(where: Any) -> Callable[[str, Any], Any]:
     """The function of path and leaf that `where` stands for."""
     if callable(where):
         return where

@@ -13,7 +13,6 @@ and not without).
 Inside the package arrays are `(T, H, W, *batch)`.
 """
 
-# ruff: noqa: F722 (jaxtyping shapes)
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

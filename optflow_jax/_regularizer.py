@@ -26,7 +26,6 @@ From `cost` to a solver, and where each step is:
                 _cg, _cholesky, ...         solve(Problem) -> Solution
 """
 
-# ruff: noqa: F722 (jaxtyping shapes)
 from __future__ import annotations
 
 import functools
@@ -118,7 +117,8 @@ def _evaluate(w, alpha, temporal, solver, on_failure):
     m = minimise(*coefficients, alpha, temporal, solver)
     if on_failure == "drop":
         # NaN from such a filter would pass through its products with zero: replace u and v, too.
-        m = Minimum(*(jnp.where(m.converged, x, 0) for x in m[:3]), *m[3:])
+        z, u, v = (jnp.where(m.converged, x, 0) for x in (m.z, m.u, m.v))
+        m = m._replace(z=z, u=u, v=v)
         coefficients = [jnp.where(m.converged, x, 0) for x in coefficients]
         alpha = jnp.where(m.converged, alpha, 1)
         resolved = _resolved(coefficients, alpha, m, temporal)
@@ -146,7 +146,8 @@ def _cost(w, alpha, temporal, solver, on_failure):
 
 @_cost.defjvp
 def _cost_jvp(temporal, solver, on_failure, primals, tangents):
-    value, converged, state = _evaluate(*primals, temporal, solver, on_failure)
+    w, alpha = primals
+    value, converged, state = _evaluate(w, alpha, temporal, solver, on_failure)
     dw, dalpha = _slopes(state, temporal)
     change = jnp.sum(dw * tangents[0], axis=(0, 1, 2)) + dalpha * tangents[1]
     converged = converged.astype(value.dtype)

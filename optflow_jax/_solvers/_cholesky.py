@@ -31,12 +31,11 @@ def solve(problem: Problem) -> Solution:
         pieces = (*system.ab, system.shift, system.rhs)
         a, b, shift, rhs = (by_class(x)[index].T for x in pieces)
         ab = jnp.stack([a, b], axis=-1)
-        columns, constrained = rhs[..., None], system.border is not None and index == 0
-        if constrained:
+        columns, inverse = rhs[..., None], parity.inverse_matrix(ab.dtype)
+        basis = None
+        if system.border is not None and index == 0:
             basis = jnp.moveaxis(system.border.basis, -1, 0)
             columns = jnp.concatenate([columns, basis], axis=-1)
-        inverse = parity.inverse_matrix(ab.dtype)
-        if constrained:
             # K^+ is singular, and alpha alone may be too small for a factorisation in float32. With
             # e the null vector of K, e e' added to K^+ adds a multiple of E E', E = [a e, b e], to
             # the matrix. They do not change y, since E'y is fixed, and the matrix is then as well
@@ -49,7 +48,7 @@ def solve(problem: Problem) -> Solution:
         one_at_a_time = functools.partial(_one_at_a_time, inverse)
         together = functools.partial(_factor_and_solve, inverse)
         y = lax.platform_dependent(ab, shift, columns, cpu=one_at_a_time, default=together)
-        parts.append((_constrain(basis, y, system.level) if constrained else y[..., 0]).T)
+        parts.append((y[..., 0] if basis is None else _constrain(basis, y, system.level)).T)
     y = jnp.concatenate(parts)
     return Solution(system.scale * y, system.flow(y), jnp.zeros_like(problem.alpha, jnp.int32))
 

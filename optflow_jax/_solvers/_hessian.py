@@ -85,8 +85,8 @@ def assemble(problem: Problem) -> System:
     a, b = problem.ab[0].T, problem.ab[1].T
     stiffness = problem.alpha[:, None] * jnp.asarray(pattern.smoothness[2], dtype)
     null = jnp.zeros((count, 0), dtype)
-    if m:
-        projector = dual(problem).border.null_projector() * (problem.alpha / m)
+    if (constraint := dual(problem).border) is not None:
+        projector = constraint.null_projector() * (problem.alpha / m)
         null = jnp.repeat(projector.reshape(4, -1).T, m * m, axis=1)
     parts = [stiffness, stiffness, a * a, a * b, a * b, b * b, null]
     values = jnp.zeros((count, len(pattern.rows)), dtype)
