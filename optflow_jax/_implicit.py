@@ -99,32 +99,58 @@ def _solve(temporal: bool, solver: str, forced: bool, a, b, alpha, c, *forcing) 
 
 @functools.cache
 def _solver(temporal: bool, solver: str, forced: bool):
-    """A function of arrays alone, which takes the axis of a `vmap` as one more axis of filters.
+    """The solver as a function of arrays alone, run by each device on its own filters."""
+    return each_device(functools.partial(solve_here, temporal, solver, forced))
 
-    A batch by `vmap` is thus the same program as a batch by leading axes: solvers that cannot be
-    batched still work, and a `lax.cond` inside a solver stays one.
+
+def solve_here(temporal: bool, solver: str, forced: bool, a, b, alpha, c, *forcing) -> Minimum:
+    """Solve S x = (c, *forcing) on one device.
+
+    Args:
+        temporal: whether the flow is smooth in time.
+        solver: a key of `_solvers.SOLVERS`.
+        forced: whether `forcing` is given.
+        a, b, c: the coefficients of brightness constancy, `(T, H, W, *batch)`.
+        alpha: `(1, 1, 1, *batch)`.
+        forcing: the right-hand sides of the equations for u and v, `(T, H, W, *batch)`.
+
+    Returns:
+        The minimum; its report is `(1, 1, 1, *batch)`.
     """
+    # No other device takes part here, so all batch axes can become one axis of N filters.
+    batch = a.shape[3:]
+    flat = [x.reshape(*x.shape[:3], math.prod(batch)) for x in (a, b, alpha, c, *forcing)]
+    a, b, alpha, c, *forcing = flat
+    alpha = alpha[0, 0, 0]
+    problem = _problem(a, b, alpha, c, forcing if forced else None, temporal)
+    solution, converged = _solvers.run(problem, solver)
+    frames, count = (1 if temporal else len(a)), alpha.shape[0]
+    merged = map(problem.smoothness.merge, (solution.z, *solution.uv))
+    z, u, v = (_join_frames(x, frames) for x in merged)
+    # A filter is as good as its worst frame.
+    converged = jnp.all(converged.reshape(frames, count), axis=0)
+    iterations = jnp.max(solution.iterations.reshape(frames, count), axis=0)
+    out = Minimum(z, u, v, converged[None, None, None], iterations[None, None, None])
+    return jax.tree.map(lambda x: x.reshape(*x.shape[:3], *batch), out)
 
-    def on_one_device(a, b, alpha, c, *forcing):
-        # No other device takes part here, so all batch axes can become one axis of N filters.
-        batch = a.shape[3:]
-        flat = [x.reshape(*x.shape[:3], math.prod(batch)) for x in (a, b, alpha, c, *forcing)]
-        a, b, alpha, c, *forcing = flat
-        alpha = alpha[0, 0, 0]
-        problem = _problem(a, b, alpha, c, forcing if forced else None, temporal)
-        solution, converged = _solvers.run(problem, solver)
-        frames, count = (1 if temporal else len(a)), alpha.shape[0]
-        merged = map(problem.smoothness.merge, (solution.z, *solution.uv))
-        z, u, v = (_join_frames(x, frames) for x in merged)
-        # A filter is as good as its worst frame.
-        converged = jnp.all(converged.reshape(frames, count), axis=0)
-        iterations = jnp.max(solution.iterations.reshape(frames, count), axis=0)
-        out = Minimum(z, u, v, converged[None, None, None], iterations[None, None, None])
-        return jax.tree.map(lambda x: x.reshape(*x.shape[:3], *batch), out)
+
+def each_device(function):
+    """`function` of arrays `(T, H, W, *batch)`, run by each device on its own filters.
+
+    The axis of a `vmap` becomes one more axis of the batch. A batch by `vmap` is thus the same
+    program as a batch by leading axes: solvers that cannot be batched still work, and a `lax.cond`
+    inside a solver stays one.
+
+    Args:
+        function: see `_sharding.partitioned`.
+
+    Returns:
+        The function.
+    """
 
     @jax.custom_batching.custom_vmap
     def solve(*arrays):
-        return partitioned(on_one_device)(*arrays)
+        return partitioned(function)(*arrays)
 
     @solve.def_vmap
     def one_more_axis(size, batched, *arrays):

@@ -68,6 +68,22 @@ def envelope(u, v, r):
     return brightness_adjoint(r * u, r * v, r)
 
 
+def slopes(u, v, r, temporal: bool):
+    """dR/dW, `(T, H, W, *batch)`, and dR/dalpha, `(*batch,)`, by the envelope theorem."""
+    return envelope(u, v, r), 0.5 * (roughness(u, temporal) + roughness(v, temporal))
+
+
+def attained(a, b, c, alpha, z, u, v):
+    """R from the solution of the system in `_solvers/_problem.py`, `(*batch,)`.
+
+    R is the maximum over z of alpha (c'z - z'Mz / 2), Mz = alpha z - a*u - b*v: an error of z
+    enters squared.
+    """
+    half = 0.5 * z * (alpha * z - a * u - b * v)
+    total = jnp.sum(z * c - half, axis=(0, 1, 2))
+    return alpha.reshape(total.shape) * total
+
+
 def loss(
     filters: Float[ArrayLike, "*batch T H W"],
     u: Float[ArrayLike, "*batch T H W"],

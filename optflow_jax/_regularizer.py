@@ -33,23 +33,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from optflow_jax import _arguments
 from optflow_jax._implicit import Minimum, minimise
-from optflow_jax._objective import brightness, envelope, roughness
-from optflow_jax._operators import smoothness
+from optflow_jax._objective import attained, brightness, slopes
 from optflow_jax._sharding import whole_pixels
+from optflow_jax._tiny import corrected, is_tiny
 
 if TYPE_CHECKING:
     from jax.typing import ArrayLike
     from jaxtyping import Array, Bool, Float, Int
 
     from optflow_jax._arguments import OnFailure, Solver
-
-
-# The relative error that `cost` promises for its gradient, in norm.
-_ACCURACY = 1e-5
 
 
 class Flow(NamedTuple):
@@ -72,67 +67,29 @@ class Flow(NamedTuple):
     iterations: Int[Array, "*batch"]
 
 
-def _value(alpha, coefficients, m: Minimum):
-    """R from z, `(*batch,)`.
-
-    R is the maximum over z of alpha (c'z - z'Mz / 2), Mz = alpha z - a*u - b*v: an error of z
-    enters squared.
-    """
-    a, b, c = coefficients
-    half = 0.5 * m.z * (alpha * m.z - a * m.u - b * m.v)
-    return alpha * jnp.sum(m.z * c - half, axis=(0, 1, 2))
-
-
-def _resolved(coefficients, alpha, m: Minimum, temporal):
-    """Whether rounding leaves the gradient the digits that `cost` promises, `(*batch,)` bool.
-
-    The gradient is a sum of terms of the size r*u, r*v and r, each rounded. Where they cancel (a
-    nearly constant filter of 2 x 2 pixels, say), float32 has too few digits for it, however well
-    the system was solved. Without the temporal term r itself may be the rest of a cancellation: K
-    has a null vector for odd H and W, so a uniform flow takes away most of c at no cost.
-    """
-    a, b, c = coefficients
-    r = jnp.abs(alpha * m.z)
-    scale = jnp.max(r, axis=(0, 1, 2))
-    scale = jnp.where(scale > 0, scale, 1)  # no square below over- or underflows
-    gradient, r = envelope(m.u, m.v, alpha * m.z / scale), r / scale
-    k = smoothness(*c.shape[:3], temporal)
-    if k.null:
-        diagonal = k.merge(jnp.asarray(k.diagonal, c.dtype)).reshape(1, *c.shape[1:3])
-        diagonal = lax.expand_dims(diagonal, range(3, c.ndim))
-        share = alpha / (alpha + diagonal * (a * a + b * b))
-        r = jnp.maximum(r, share * jnp.max(jnp.abs(c), axis=(1, 2), keepdims=True) / scale)
-    terms = 2 * jnp.sum(r * r * (1 + m.u * m.u + m.v * m.v), axis=(0, 1, 2))
-    rounding = 2 * float(jnp.finfo(c.dtype).eps) / _ACCURACY
-    return rounding**2 * terms <= jnp.sum(gradient * gradient, axis=(0, 1, 2))
-
-
 def _evaluate(w, alpha, temporal, solver, on_failure):
-    """The cost, whether it is accurate, and the state (u, v, r) that its derivative needs.
+    """The cost, whether it is accurate, and its slopes dR/dW and dR/dalpha.
 
     A filter whose solution is not accurate gets NaN for cost and residual, hence for the gradient;
-    or zeros, with `on_failure="drop"`. So does the state alone where only the gradient is not.
+    or zeros, with `on_failure="drop"`.
     """
-    coefficients = brightness(w)
-    m = minimise(*coefficients, alpha, temporal, solver)
+    a, b, c = brightness(w)
+    m = minimise(a, b, c, alpha, temporal, solver)
+    given = w, alpha
     if on_failure == "drop":
         # NaN from such a filter would pass through its products with zero: replace u and v, too.
         z, u, v = (jnp.where(m.converged, x, 0) for x in (m.z, m.u, m.v))
         m = m._replace(z=z, u=u, v=v)
-        coefficients = [jnp.where(m.converged, x, 0) for x in coefficients]
+        a, b, c = (jnp.where(m.converged, x, 0) for x in (a, b, c))
         alpha = jnp.where(m.converged, alpha, 1)
-        resolved = _resolved(coefficients, alpha, m, temporal)
-        state = [jnp.where(resolved, x, 0) for x in (m.u, m.v, alpha * m.z)]
-        return _value(alpha, coefficients, m), m.converged, state
-    value = jnp.where(m.converged, _value(alpha, coefficients, m), jnp.nan)
-    known = m.converged & _resolved(coefficients, alpha, m, temporal)
-    return value, m.converged, (m.u, m.v, jnp.where(known, alpha * m.z, jnp.nan))
-
-
-def _slopes(state, temporal):
-    """dR/dW, `(T, H, W, *batch)`, and dR/dalpha, `(*batch,)`, by the envelope theorem."""
-    u, v, r = state
-    return envelope(u, v, r), 0.5 * (roughness(u, temporal) + roughness(v, temporal))
+        cost, r = attained(a, b, c, alpha, m.z, m.u, m.v), alpha * m.z
+    else:
+        cost = jnp.where(m.converged, attained(a, b, c, alpha, m.z, m.u, m.v), jnp.nan)
+        r = jnp.where(m.converged, alpha * m.z, jnp.nan)
+    out = cost, *slopes(m.u, m.v, r, temporal)
+    if is_tiny(w, temporal):
+        out = corrected(*given, temporal, m.converged, out)
+    return out, m.converged
 
 
 # The derivative rule is written once, for forward mode: JAX transposes it to reverse mode, since
@@ -140,15 +97,14 @@ def _slopes(state, temporal):
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
 def _cost(w, alpha, temporal, solver, on_failure):
     """The cost, and 1 where it is accurate, else 0: a float, since bools have no tangent."""
-    value, converged, _ = _evaluate(w, alpha, temporal, solver, on_failure)
+    (value, _, _), converged = _evaluate(w, alpha, temporal, solver, on_failure)
     return value, converged.astype(value.dtype)
 
 
 @_cost.defjvp
 def _cost_jvp(temporal, solver, on_failure, primals, tangents):
     w, alpha = primals
-    value, converged, state = _evaluate(w, alpha, temporal, solver, on_failure)
-    dw, dalpha = _slopes(state, temporal)
+    (value, dw, dalpha), converged = _evaluate(w, alpha, temporal, solver, on_failure)
     change = jnp.sum(dw * tangents[0], axis=(0, 1, 2)) + dalpha * tangents[1]
     converged = converged.astype(value.dtype)
     return (value, converged), (change, jnp.zeros_like(converged))
@@ -188,10 +144,12 @@ def _flow(w, alpha, temporal, solver):
     """(u, v, residual), and (cost, converged, iterations)."""
 
     w, alpha = whole_pixels(w, alpha)
-    coefficients = brightness(w)
-    m = minimise(*coefficients, alpha, temporal, solver)
-    converged = m.converged & _resolved(coefficients, alpha, m, temporal)
-    return (m.u, m.v, alpha * m.z), (_value(alpha, coefficients, m), converged, m.iterations)
+    a, b, c = brightness(w)
+    m = minimise(a, b, c, alpha, temporal, solver)
+    value = attained(a, b, c, alpha, m.z, m.u, m.v)
+    if is_tiny(w, temporal):
+        (value,) = corrected(w, alpha, temporal, m.converged, (value,))
+    return (m.u, m.v, alpha * m.z), (value, m.converged, m.iterations)
 
 
 def _checked_costs(rule, filters, alpha, temporal, solver, on_failure):

@@ -13,11 +13,7 @@ SCALES = (1e-3, 0.05, 1.0, 100.0)
 ALPHAS = (1e-2, 1.0, 1e2)
 
 
-# Compiling takes longer than running here; unoptimised code takes half as long to compile.
-QUICKLY = {"xla_backend_optimization_level": 0}
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3), compiler_options=QUICKLY)
+@functools.partial(jax.jit, static_argnums=(2, 3))
 def _solve(filters, alpha, temporal, solver):
     def total(w):
         values = optflow_jax.cost(w, alpha=alpha, temporal=temporal, solver=solver)
@@ -155,20 +151,18 @@ def _nearly_constant(shape):
         ((3, 1, 3), False, "auto", 1e-3, 1.0),  # the uniform flow takes away most of c
         ((1, 2, 2), True, "auto", 1e3, 1e-3),  # the gradient's terms cancel
         ((1, 2, 2), True, "auto", 100.0, 1e-2),
+        ((2, 1, 2), False, "cholesky", 24.0, 1e-2),
     ],
     ids=str,
 )
-def test_right_or_not_converged(oracle, shape, temporal, solver, scale, alpha):
+def test_where_terms_cancel(oracle, shape, temporal, solver, scale, alpha):
+    """Of tiny filters the terms of the gradient cancel; float32 alone was wrong by up to 0.1."""
     filters = np.concatenate([_nearly_constant(shape), oracle.families(shape, 0)])
     filters = (scale * filters).astype(np.float32)
     alphas = np.full(len(filters), alpha, np.float32)
     values, gradients, converged = jax.tree.map(
         np.asarray, _solve(filters, alphas, temporal, solver)
     )
+    assert converged.all()
     errors = _errors(_truth(oracle, filters, alphas, temporal), values, gradients)
-    assert errors[:, converged].max() <= 1e-5
-    assert np.isnan(gradients[~converged]).any((1, 2, 3)).all()
-    # The cost itself is right, or NaN.
-    assert np.nanmax(errors[0]) <= 1e-5
-    # Filters of independent weights never suffer from this.
-    assert converged[[0, 1, 2, 3, 21]].all()
+    assert errors.max() <= 1e-5

@@ -13,8 +13,6 @@ from jax.sharding import PartitionSpec as P
 import optflow_jax
 
 COLLECTIVES = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
-# Compiling takes longer than running here; unoptimised code takes half as long to compile.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 KINDS = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 
 
@@ -67,7 +65,7 @@ def _assert_close(got, expected):
 def test_a_sharded_batch_needs_no_communication(kind, solver):
     filters = _filters(16, 2, 3, 4)
     mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
-    function = quick_jit(functools.partial(_everything, solver))
+    function = jax.jit(functools.partial(_everything, solver))
     sharded = _on(mesh, filters, "x")
     compiled = function.lower(sharded).compile()
     assert _collectives(compiled) == []
@@ -102,7 +100,7 @@ def test_every_axis_may_be_sharded(kind):
         ("x", None, None, None, "y"),
     ]:
         sharded = _on(mesh, filters, *spec)
-        compiled = quick_jit(separate).lower(sharded).compile()
+        compiled = jax.jit(separate).lower(sharded).compile()
         if len(spec) <= 2:
             assert _collectives(compiled) == []
         _assert_close(compiled(sharded), expected)
@@ -123,7 +121,7 @@ def test_a_kernel_sharded_along_any_axis(kind, axis):
     kernel = np.random.RandomState(1).randn(8, 8, 8, 8, 16).astype(np.float32)
     mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
     sharded = _on(mesh, kernel, *[None] * axis, "x")
-    slope = quick_jit(jax.value_and_grad(functools.partial(optflow_jax.regularizer, solver="cg")))
+    slope = jax.jit(jax.value_and_grad(functools.partial(optflow_jax.regularizer, solver="cg")))
     _assert_close(slope(sharded), slope(kernel))
     torch = functools.partial(optflow_jax.collapse, layout="torch")
     _assert_close(jax.jit(torch)(sharded), torch(kernel))
@@ -150,9 +148,9 @@ def test_inside_shard_map(solver, temporal):
         return (cost(w, alpha=alpha), slope, product, found), of_alpha
 
     alpha = jnp.float32(0.5)
-    sharded, alone = _on(mesh, filters, "x"), quick_jit(everything)(filters, alpha)
+    sharded, alone = _on(mesh, filters, "x"), jax.jit(everything)(filters, alpha)
     mapped = jax.shard_map(everything, mesh=mesh, in_specs=(P("x"), P()), out_specs=(P("x"), P()))
-    _assert_close(quick_jit(mapped)(sharded, _on(mesh, alpha)), alone)
+    _assert_close(jax.jit(mapped)(sharded, _on(mesh, alpha)), alone)
 
 
 def test_alpha_alone_may_be_sharded():

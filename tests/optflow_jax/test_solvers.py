@@ -15,11 +15,7 @@ SOLVERS = ("auto", "cg", "cholesky", "sparse_cg", "sparse_direct")
 FIGURE_2 = (235.517076, 80.464608)
 
 
-# Compiling takes longer than running here; unoptimised code takes half as long to compile.
-QUICKLY = {"xla_backend_optimization_level": 0}
-
-
-@functools.partial(jax.jit, static_argnames=("temporal", "solver"), compiler_options=QUICKLY)
+@functools.partial(jax.jit, static_argnames=("temporal", "solver"))
 def _both(filters, alpha=1.0, temporal=True, solver="auto"):
     options = {"alpha": alpha, "temporal": temporal, "solver": solver}
 
