@@ -35,7 +35,7 @@ import jax
 import jax.numpy as jnp
 
 from optflow_jax import _arguments
-from optflow_jax._implicit import Minimum, minimise
+from optflow_jax._implicit import minimise
 from optflow_jax._objective import attained, brightness, slopes
 from optflow_jax._sharding import whole_pixels
 from optflow_jax._tiny import corrected, is_tiny
