@@ -9,6 +9,7 @@ motion explains its frames well:
     ()
 """
 
+from optflow_jax import penalties
 from optflow_jax._kernels import collapse, first_convolution, regularizer, tree_regularizer
 from optflow_jax._objective import loss
 from optflow_jax._regularizer import Flow, cost, cost_forward, flow
@@ -23,6 +24,7 @@ __all__ = [
     "first_convolution",
     "flow",
     "loss",
+    "penalties",
     "regularizer",
     "tree_regularizer",
 ]

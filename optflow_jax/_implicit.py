@@ -72,6 +72,7 @@ def _minimise_jvp(temporal, solver, primals, tangents):
     out = _minimise(*primals, temporal, solver)
     change = (dc - dalpha * out.z + da * out.u + db * out.v, da * out.z, db * out.z)
 
+    # S, which `custom_linear_solve` needs to differentiate the solve once more.
     def matvec(x):
         z, u, v = x
         return (
@@ -83,7 +84,9 @@ def _minimise_jvp(temporal, solver, primals, tangents):
     def solve(_, rhs):
         return _solve(temporal, solver, True, a, b, alpha, *rhs)[:3]
 
+    # A symmetric solve: its transpose, which reverse mode needs, is the same solve.
     dz, du, dv = lax.custom_linear_solve(matvec, change, solve, symmetric=True)
+    # The report does not change with the coefficients.
     none = jnp.zeros_like(out.converged)
     return out, Minimum(dz, du, dv, none, none)
 

@@ -23,7 +23,9 @@ From `cost` to a solver, and where each step is:
             _sharding.partitioned             each device takes its own filters
               Smoothness.split                pixels -> the four parity classes; batch -> N filters
               _solvers.run                    scale each filter, try solvers in order, judge
-                _cg, _cholesky, ...         solve(Problem) -> Solution
+                _cg, _cholesky, ...           solve(Problem) -> Solution
+          _objective.attained, slopes         R, dR/dW and dR/dalpha
+          _tiny.corrected                     the smallest filters only: the same in float64
 """
 
 from __future__ import annotations
@@ -186,15 +188,16 @@ def cost(
 
     Accuracy. In float32 cost and gradient are within 1e-5 relative (of gradients in norm, filter by
     filter) of float64 for weights of scale 1e-3 to 1e2, alpha of 1e-2 to 1e2 and sizes of 1 to 16
-    with "auto", "cg" and "cholesky". The paper's Hessian, which the sparse solvers work on, is too
-    ill-conditioned for float32 where |w|^2 / alpha is beyond about 1e4 (and, with `temporal=False`
-    and odd H and W, below about 1e-3); most filters still succeed there by refinement. Weights
-    whose squares overflow, beyond about 1e18, count as infinite.
+    with "auto", "cg" and "cholesky". Very small frames (4 x 4 or 1 x 8 pixels, say; one frame or
+    `temporal=False`) are solved in float64 as well, because the terms of their gradient may cancel.
+    The paper's Hessian, which the sparse solvers work on, is too ill-conditioned for float32 where
+    |w|^2 / alpha is beyond about 1e4 (and, with `temporal=False` and odd H and W, below about
+    1e-3); most filters still succeed there by refinement. Weights whose squares overflow, beyond
+    about 1e18, count as infinite.
 
     A filter whose solution is not accurate has NaN for cost and gradient, as has a filter that
     contains NaN or infinity; the others are not touched. `flow` tells which ones by `converged`,
-    and gives the numbers that there are. Where only the gradient is not accurate, because its terms
-    cancel (a nearly constant filter of 2 x 2 pixels), the cost stays and the gradient is NaN.
+    and gives the numbers that there are.
 
     Devices. Filters may be sharded over devices along any batch axis, on Auto and Explicit meshes
     and in `jax.shard_map`: each device solves its own filters, without communication. Sharded

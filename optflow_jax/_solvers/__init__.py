@@ -48,9 +48,9 @@ _CG = Step(_cg.solve)
 _CHOLESKY = Step(_cholesky.solve, up_to=2048)
 
 # Each name stands for steps that are tried in order, the later ones for the filters that the
-# earlier ones left unsolved. On CPU (`python -m experiments.bench_optflow`) "cg" is faster than
-# "cholesky" for every set of filters there, 3 to 20 times for weights of freshly initialised or
-# trained networks; so "auto" begins with it.
+# earlier ones left unsolved. "auto" begins with "cg": on CPU it is faster than "cholesky" for every
+# set of filters of `python -m experiments.benchmarks.optflow`, 3 to 20 times for weights of freshly
+# initialised or trained networks.
 SOLVERS: dict[str, tuple[Step, ...]] = {
     "auto": (_CG, _CHOLESKY),
     "cg": (_CG,),
@@ -68,7 +68,7 @@ def run(problem: Problem, name: str) -> tuple[Solution, jax.Array]:
         name: a key of `SOLVERS`.
 
     Returns:
-        `solution, converged`, the latter `(S,)` bool.
+        `solution, converged`, the latter `(N,)` bool.
     """
     finite = jnp.isfinite(problem.alpha) & (problem.alpha > 0)
     # Weights beyond 1e18 in float32 have squares that overflow; they count as infinite.
@@ -107,7 +107,7 @@ def _rescue(problem: Problem, step: Step, first: Solution, good):
         problem: the systems.
         step: the next way to solve.
         first: the solution so far.
-        good: which systems it solves, `(S,)` bool.
+        good: which systems it solves, `(N,)` bool.
 
     Returns:
         The solution, and which systems it solves.

@@ -76,8 +76,9 @@ def _pattern(k: Smoothness) -> Pattern:
 def assemble(problem: Problem) -> System:
     """The Hessians and right-hand sides of all filters.
 
-    With a singular K the Hessian has null vectors (p N, q N) wherever p a*N + q b*N = 0; their
-    projector is added, which makes it regular and the solution the one of least norm.
+    With a singular K, of null vector e, the Hessian has null vectors (p e, q e) wherever p a*e + q
+    b*e = 0. Their projector is added: the Hessian is then regular, and the solution that of least
+    norm.
     """
     k = problem.smoothness
     pattern, m = _pattern(k), k.null
