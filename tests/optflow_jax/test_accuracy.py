@@ -144,19 +144,36 @@ def _nearly_constant(shape):
     return np.stack([1 + 10.0**-k * rng.randn(*shape) for k in range(5) for _ in range(4)])
 
 
+def _pixel_by_pixel(w, alpha, temporal):
+    """R and its gradient of one frame of at most 2 x 2 pixels, or of frames that do not meet.
+
+    K is then a number k, so each pixel has R = alpha c^2 / (alpha + (a^2 + b^2) / k) / 2. In long
+    double: the terms cancel more than the sparse oracle's float64 can bear.
+    """
+    w, alpha = w.astype(np.longdouble), np.longdouble(alpha)
+    frames, height, width = w.shape
+    k = (height == 2) + (width == 2) + temporal
+    dx, dy = (np.eye(n, k=1) - np.eye(n, k=-1) for n in (width, height))
+    dt = np.eye(frames, k=1) - np.eye(frames)
+    a, b, c = w @ dx.T, dy @ w, np.tensordot(dt, w, 1)
+    r = alpha * c / (alpha + (a * a + b * b) / k)
+    u, v = -a * r / (alpha * k), -b * r / (alpha * k)
+    return np.sum(c * r) / 2, (r * u) @ dx + dy.T @ (r * v) + np.tensordot(dt.T, r, 1)
+
+
 @pytest.mark.parametrize(
     ("shape", "temporal", "solver", "scale", "alpha"),
     [
         ((7, 1, 7), False, "cholesky", 24.0, 0.05),  # was NaN for all of them
         ((3, 1, 3), False, "auto", 1e-3, 1.0),  # the uniform flow takes away most of c
-        ((1, 2, 2), True, "auto", 1e3, 1e-3),  # the gradient's terms cancel
-        ((1, 2, 2), True, "auto", 100.0, 1e-2),
+        ((1, 2, 2), True, "cg", 1e3, 1e-3),  # the gradient's terms cancel
+        ((2, 2, 2), False, "cg", 100.0, 1e-2),
         ((2, 1, 2), False, "cholesky", 24.0, 1e-2),
     ],
     ids=str,
 )
 def test_where_terms_cancel(oracle, shape, temporal, solver, scale, alpha):
-    """Of tiny filters the terms of the gradient cancel; float32 alone was wrong by up to 0.1."""
+    """The terms of the gradient of tiny filters cancel; float32 alone was wrong by up to 0.09."""
     filters = np.concatenate([_nearly_constant(shape), oracle.families(shape, 0)])
     filters = (scale * filters).astype(np.float32)
     alphas = np.full(len(filters), alpha, np.float32)
@@ -164,5 +181,8 @@ def test_where_terms_cancel(oracle, shape, temporal, solver, scale, alpha):
         np.asarray, _solve(filters, alphas, temporal, solver)
     )
     assert converged.all()
-    errors = _errors(_truth(oracle, filters, alphas, temporal), values, gradients)
-    assert errors.max() <= 1e-5
+    if max(shape[1:]) <= 2:
+        truth = [_pixel_by_pixel(w, alphas[0], temporal) for w in filters]
+    else:
+        truth = _truth(oracle, filters, alphas, temporal)
+    assert _errors(truth, values, gradients).max() <= 1e-5

@@ -100,3 +100,22 @@ def test_batches_agree_however_they_are_written(solver):
     over_alpha = jax.vmap(cost, in_axes=(None, 0))(filters[0, 0], jnp.asarray([0.1, 0.5, 10.0]))
     np.testing.assert_allclose(over_alpha[1], leading[0, 0], rtol=1e-5)
     assert (jnp.diff(over_alpha) > 0).all()
+
+
+def test_second_derivatives_of_tiny_filters_which_are_solved_in_float64_too():
+    w = np.random.RandomState(8).randn(2, 1, 2, 2).astype(np.float32)
+
+    def hessian(w):
+        return jax.jit(jax.vmap(jax.hessian(optflow_jax.cost_forward)))(w)
+
+    def product(w):
+        slope = jax.jit(jax.grad(lambda w: optflow_jax.cost(w, on_failure="drop").sum()))
+        return jax.jvp(slope, (w,), (jnp.sin(w),))[1]
+
+    got = hessian(w), product(w)
+    with jax.enable_x64(True):
+        double = jnp.asarray(w, jnp.float64)
+        expected = hessian(double), product(double)
+    for x, y in zip(got, expected, strict=True):
+        assert x.dtype == jnp.float32
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)

@@ -188,3 +188,18 @@ def test_loss_of_sharded_filters():
         compiled = loss.lower(sharded).compile()
         assert _collectives(compiled) == []
         np.testing.assert_allclose(compiled(sharded), loss(filters), rtol=1e-5)
+
+
+@KINDS
+def test_tiny_filters_which_are_solved_in_float64_too(kind):
+    filters = 1 + 1e-3 * _filters(8, 1, 2, 2)
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
+    sharded, slope = _on(mesh, filters, "x"), jax.jit(_functions("cg")[1])
+    compiled = slope.lower(sharded).compile()
+    assert _collectives(compiled) == []
+    expected = np.asarray(slope(filters))
+    assert expected.dtype == np.float32
+    got = [compiled(sharded), jax.vmap(slope)(sharded)]
+    got.append(jax.shard_map(slope, mesh=mesh, in_specs=P("x"), out_specs=P("x"))(sharded))
+    for each in got:
+        np.testing.assert_allclose(each, expected, rtol=1e-5, atol=1e-6 * abs(expected).max())
