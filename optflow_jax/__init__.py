@@ -1,18 +1,20 @@
 """The OptFlow regularizer for the filters of 3D convolutions, exact and differentiable, in JAX.
 
-"3D ConvNets with Optical Flow Based Regularization" asks of a spatiotemporal filter that its
-frames be well explained by a smooth motion:
+"3D ConvNets with Optical Flow Based Regularization" asks of a spatiotemporal filter that a smooth
+motion explains its frames well:
 
-    import optflow_jax
-
-    def loss_fn(params):
-        kernel = params["Conv_0"]["kernel"]  # (T, H, W, in, out)
-        return data_loss(params) + 1e-2 * optflow_jax.regularizer(kernel, channels="rgb")
+    >>> import jax, optflow_jax
+    >>> kernel = jax.random.normal(jax.random.key(0), (3, 5, 5, 3, 8))  # (T, H, W, in, out)
+    >>> optflow_jax.regularizer(kernel, channels="rgb").shape
+    ()
 """
 
+from optflow_jax import penalties
 from optflow_jax._kernels import collapse, first_convolution, regularizer, tree_regularizer
 from optflow_jax._objective import loss
 from optflow_jax._regularizer import Flow, cost, cost_forward, flow
+
+__version__ = "0.2.0"
 
 __all__ = [
     "Flow",
@@ -22,6 +24,7 @@ __all__ = [
     "first_convolution",
     "flow",
     "loss",
+    "penalties",
     "regularizer",
     "tree_regularizer",
 ]

@@ -1,48 +1,81 @@
-"""Checks of arguments, and the change between the public layout and the package's own."""
+"""Checks of arguments, and the change between the public layout and the package's own.
 
-import math
+Errors read "NAME: got X; accepted: Y". Filters are `(*batch, T, H, W)` outside of the package and
+`(T, H, W, *batch)` inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
 from optflow_jax import _solvers
+from optflow_jax._sharding import alike
+
+Solver = Literal["auto", "cg", "cholesky", "sparse_cg", "sparse_direct"]
+OnFailure = Literal["nan", "drop"]
+Layout = Literal["flax", "torch"]
+
+_FLOATING = ("bfloat16", "float16", "float32", "float64")
 
 
-def _floating(name: str, x):
-    x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"{name} must have a floating dtype; got {x.dtype}")
-    return x
+def floating(name: str, x: Any, shape: str) -> jax.Array:
+    """`x` as an array of a dtype that can be computed with; `shape` is for the error."""
+    accepted = f"an array {shape} of floating dtype ({', '.join(_FLOATING)})"
+    try:
+        array = jnp.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: got {_short(x)}; accepted: {accepted}") from error
+    if array.dtype.name not in _FLOATING:
+        raise ValueError(f"{name}: got dtype {array.dtype}; accepted: {accepted}")
+    return array
 
 
-def positive(alpha):
-    """`alpha` as an array; values that are known already must be positive."""
-    if not isinstance(alpha, jax.core.Tracer):
-        values = np.asarray(alpha)
-        if values.dtype.kind not in "fiuV" or not np.all(values.astype(np.float64) > 0):
-            raise ValueError(f"alpha must be positive; got {alpha}")
-    return jnp.asarray(alpha)
+def _short(x: Any) -> str:
+    text = repr(x)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def smoothness_weight(alpha: Any) -> jax.Array:
+    """`alpha` as an array; values that are known already must be positive and finite."""
+    error = ValueError(f"alpha: got {_short(alpha)}; accepted: positive, finite numbers")
+    if isinstance(alpha, jax.core.Tracer):
+        if jnp.iscomplexobj(alpha) or not jnp.issubdtype(alpha.dtype, jnp.number):
+            raise error
+        return alpha
+    try:
+        array = jnp.asarray(alpha)
+        known = np.asarray(alpha)
+        real = known.dtype.kind in "fiu" or array.dtype.name in _FLOATING
+        values = known.astype(np.float64) if real else np.zeros(1)
+    except (TypeError, ValueError) as wrong:
+        raise error from wrong
+    if not np.all((values > 0) & np.isfinite(values)):
+        raise error
+    return array
 
 
 def compute_dtype(dtype):
     """The dtype that is computed in: at least float32."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
-def to_pixels(x):
-    """`(*batch, T, H, W)` to `(T, H, W, N)`, in the dtype of the computation."""
-    x = x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
-    return jnp.moveaxis(x, 0, -1).astype(compute_dtype(x.dtype))
+def to_own(x: jax.Array) -> jax.Array:
+    """`(*batch, T, H, W)` to `(T, H, W, *batch)`, in the dtype of the computation."""
+    return jnp.moveaxis(x, (-3, -2, -1), (0, 1, 2)).astype(compute_dtype(x.dtype))
 
 
-def from_pixels(x, batch: tuple[int, ...], dtype):
-    """`(T, H, W, N)` to `(*batch, T, H, W)`."""
-    x = jnp.moveaxis(x, -1, 0)
-    return x.reshape(*batch, *x.shape[1:]).astype(dtype)
+def to_public(x: jax.Array) -> jax.Array:
+    """`(T, H, W, *batch)` to `(*batch, T, H, W)`."""
+    return jnp.moveaxis(x, (0, 1, 2), (-3, -2, -1))
 
 
-def filters(name: str, x, alpha):
+def filters(name: str, x: Any, alpha: Any) -> tuple[jax.Array, jax.Array, Callable]:
     """Check filters and alpha, and lay them out.
 
     Args:
@@ -51,35 +84,55 @@ def filters(name: str, x, alpha):
         alpha: broadcastable to `batch`.
 
     Returns:
-        The filters `(T, H, W, N)`; alpha `(N,)`; and a function from `(N,)` to `(*batch,)` in x's
-        dtype.
+        The filters `(T, H, W, *batch)`; alpha `(*batch,)`; and a function that gives an array the
+        dtype of `x`.
     """
-    x = _floating(name, x)
-    if x.ndim < 3:
-        raise ValueError(f"{name} must have shape (*batch, T, H, W); got shape {x.shape}")
-    if 0 in x.shape[-3:]:
-        raise ValueError(f"{name} must have T, H and W of at least 1; got shape {x.shape}")
-    batch, alpha = x.shape[:-3], positive(alpha)
+    x = floating(name, x, "(*batch, T, H, W)")
+    if x.ndim < 3 or 0 in x.shape[-3:]:
+        raise ValueError(
+            f"{name}: got shape {x.shape}; accepted: (*batch, T, H, W) with T, H, W of at least 1"
+        )
+    batch, alpha = x.shape[:-3], smoothness_weight(alpha)
+    # An explicit cast: strict dtype promotion (jax_numpy_dtype_promotion) allows no other.
+    alpha = alpha.astype(compute_dtype(x.dtype))
     try:
         alpha = jnp.broadcast_to(alpha, batch)
     except ValueError as error:
         raise ValueError(
-            f"alpha must be broadcastable to the batch {batch} of {name}; got shape {alpha.shape}"
+            f"alpha: got shape {alpha.shape}; accepted: broadcastable to the batch {batch} of "
+            f"{name}"
         ) from error
-    alpha = alpha.reshape(-1).astype(compute_dtype(x.dtype))
-    return to_pixels(x), alpha, lambda y: y.reshape(batch).astype(x.dtype)
+    w, alpha = alike(to_own(x), alpha)
+    return w, alpha, lambda y: y.astype(x.dtype)
 
 
-def like(reference: str, x, name: str, y):
-    """Check that `y` has the shape of `x`, and lay it out as `(T, H, W, N)`."""
-    y = _floating(name, y)
-    if y.shape != jnp.shape(x):
-        raise ValueError(f"{name} must have the shape {jnp.shape(x)} of {reference}; got {y.shape}")
-    return to_pixels(y.astype(jnp.asarray(x).dtype))
+def like(reference: str, x: Any, name: str, y: Any) -> jax.Array:
+    """Check that `y` has the shape of `x`, and lay it out as `(T, H, W, *batch)`."""
+    x = jnp.asarray(x)
+    y = floating(name, y, f"of the shape of {reference}")
+    if y.shape != x.shape:
+        raise ValueError(f"{name}: got shape {y.shape}; accepted: {x.shape}, that of {reference}")
+    return to_own(y.astype(x.dtype))
 
 
-def solver(name):
-    """Check a solver's name."""
-    if name not in _solvers.SOLVERS:
-        raise ValueError(f"solver must be one of {sorted(_solvers.SOLVERS)}; got {name!r}")
-    return name
+def choice(name: str, value: Any, accepted) -> Any:
+    """Check that `value` is one of the accepted names."""
+    if not isinstance(value, str) or value not in accepted:
+        raise ValueError(f"{name}: got {_short(value)}; accepted: {', '.join(map(repr, accepted))}")
+    return value
+
+
+def temporal_flag(value: Any) -> bool:
+    """Check `temporal`."""
+    if not isinstance(value, (bool, np.bool_)) and not (type(value) is int and value in (0, 1)):
+        raise ValueError(f"temporal: got {_short(value)}; accepted: True, False")
+    return bool(value)
+
+
+def options(temporal: Any, solver: Any, on_failure: Any) -> tuple[bool, Any, Any]:
+    """Check the options that the solve is compiled for."""
+    return (
+        temporal_flag(temporal),
+        choice("solver", solver, _solvers.SOLVERS),
+        choice("on_failure", on_failure, get_args(OnFailure)),
+    )

@@ -17,15 +17,16 @@ right-hand sides stay in its range and the solvers give the u, v of least norm.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from optflow_jax import _solvers
 from optflow_jax._operators import apply_smoothness, smoothness
+from optflow_jax._sharding import alike, partitioned
 from optflow_jax._solvers._problem import Problem
 
 
@@ -39,7 +40,6 @@ class Minimum(NamedTuple):
     iterations: jax.Array
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
 def minimise(a, b, c, alpha, temporal: bool, solver: str) -> Minimum:
     """The flow that minimises the optical flow loss, and z, the residual over alpha.
 
@@ -52,16 +52,27 @@ def minimise(a, b, c, alpha, temporal: bool, solver: str) -> Minimum:
     Returns:
         The minimum.
     """
-    return _solve(temporal, solver, False)(a, b, alpha, c)
+    m = _minimise(a, b, c, alpha, temporal, solver)
+    return m._replace(converged=m.converged > 0, iterations=m.iterations.astype(jnp.int32))
 
 
-@minimise.defjvp
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
+def _minimise(a, b, c, alpha, temporal: bool, solver: str) -> Minimum:
+    """`minimise` with its report as floats: a bool that varies over devices has no tangent."""
+    m = _solve(temporal, solver, False, a, b, alpha, c)
+    return m._replace(
+        converged=m.converged.astype(c.dtype), iterations=m.iterations.astype(c.dtype)
+    )
+
+
+@_minimise.defjvp
 def _minimise_jvp(temporal, solver, primals, tangents):
     a, b, _, alpha = primals
     da, db, dc, dalpha = tangents
-    out = minimise(*primals, temporal, solver)
+    out = _minimise(*primals, temporal, solver)
     change = (dc - dalpha * out.z + da * out.u + db * out.v, da * out.z, db * out.z)
 
+    # S, which `custom_linear_solve` needs to differentiate the solve once more.
     def matvec(x):
         z, u, v = x
         return (
@@ -71,50 +82,94 @@ def _minimise_jvp(temporal, solver, primals, tangents):
         )
 
     def solve(_, rhs):
-        return _solve(temporal, solver, True)(a, b, alpha, *rhs)[:3]
+        return _solve(temporal, solver, True, a, b, alpha, *rhs)[:3]
 
+    # A symmetric solve: its transpose, which reverse mode needs, is the same solve.
     dz, du, dv = lax.custom_linear_solve(matvec, change, solve, symmetric=True)
-    none = np.zeros(alpha.shape, jax.dtypes.float0)
+    # The report does not change with the coefficients.
+    none = jnp.zeros_like(out.converged)
     return out, Minimum(dz, du, dv, none, none)
 
 
-@functools.cache
-def _solve(temporal: bool, solver: str, forced: bool):
-    """A function of arrays alone, which folds `vmap` into the axis of filters.
+def _solve(temporal: bool, solver: str, forced: bool, a, b, alpha, c, *forcing) -> Minimum:
+    """Solve S x = (c, *forcing); arrays `(T, H, W, *batch)`, alpha `(*batch,)`."""
+    if 0 in alpha.shape:  # no filters, nothing to solve
+        return Minimum(c, c, c, alpha > 0, alpha.astype(jnp.int32))
+    arrays = alike(a, b, alpha[None, None, None], c, *forcing)
+    out = _solver(temporal, solver, forced)(*arrays)
+    return out._replace(converged=out.converged[0, 0, 0], iterations=out.iterations[0, 0, 0])
 
-    A batch by `vmap` is thus the same program as a batch by leading axes: solvers that cannot be
-    batched still work, and a `lax.cond` inside a solver stays one.
+
+@functools.cache
+def _solver(temporal: bool, solver: str, forced: bool):
+    """The solver as a function of arrays alone, run by each device on its own filters."""
+    return each_device(functools.partial(solve_here, temporal, solver, forced))
+
+
+def solve_here(temporal: bool, solver: str, forced: bool, a, b, alpha, c, *forcing) -> Minimum:
+    """Solve S x = (c, *forcing) on one device.
+
+    Args:
+        temporal: whether the flow is smooth in time.
+        solver: a key of `_solvers.SOLVERS`.
+        forced: whether `forcing` is given.
+        a, b, c: the coefficients of brightness constancy, `(T, H, W, *batch)`.
+        alpha: `(1, 1, 1, *batch)`.
+        forcing: the right-hand sides of the equations for u and v, `(T, H, W, *batch)`.
+
+    Returns:
+        The minimum; its report is `(1, 1, 1, *batch)`.
+    """
+    # No other device takes part here, so all batch axes can become one axis of N filters.
+    batch = a.shape[3:]
+    flat = [x.reshape(*x.shape[:3], math.prod(batch)) for x in (a, b, alpha, c, *forcing)]
+    a, b, alpha, c, *forcing = flat
+    alpha = alpha[0, 0, 0]
+    problem = _problem(a, b, alpha, c, forcing if forced else None, temporal)
+    solution, converged = _solvers.run(problem, solver)
+    frames, count = (1 if temporal else len(a)), alpha.shape[0]
+    merged = map(problem.smoothness.merge, (solution.z, *solution.uv))
+    z, u, v = (_join_frames(x, frames) for x in merged)
+    # A filter is as good as its worst frame.
+    converged = jnp.all(converged.reshape(frames, count), axis=0)
+    iterations = jnp.max(solution.iterations.reshape(frames, count), axis=0)
+    out = Minimum(z, u, v, converged[None, None, None], iterations[None, None, None])
+    return jax.tree.map(lambda x: x.reshape(*x.shape[:3], *batch), out)
+
+
+def each_device(function):
+    """`function` of arrays `(T, H, W, *batch)`, run by each device on its own filters.
+
+    The axis of a `vmap` becomes one more axis of the batch. A batch by `vmap` is thus the same
+    program as a batch by leading axes: solvers that cannot be batched still work, and a `lax.cond`
+    inside a solver stays one.
+
+    Args:
+        function: see `_sharding.partitioned`.
+
+    Returns:
+        The function.
     """
 
     @jax.custom_batching.custom_vmap
-    def solve(a, b, alpha, c, *forcing):
-        if not alpha.size:
-            return Minimum(c, c, c, alpha > 0, alpha.astype(jnp.int32))
-        problem = _problem(a, b, alpha, c, forcing if forced else None, temporal)
-        solution, converged = _solvers.run(problem, solver)
-        frames, count = (1 if temporal else len(a)), len(alpha)
-        pixels = [
-            _join_frames(problem.smoothness.merge(x), frames) for x in (solution.z, *solution.uv)
-        ]
-        converged = jnp.all(converged.reshape(frames, count), axis=0)
-        iterations = jnp.max(solution.iterations.reshape(frames, count), axis=0)
-        return Minimum(*pixels, converged, iterations)
+    def solve(*arrays):
+        return partitioned(function)(*arrays)
 
     @solve.def_vmap
-    def fold(size, batched, *args):
-        folded = []
-        for x, is_batched in zip(args, batched, strict=True):
-            x = x if is_batched else jnp.broadcast_to(x, (size, *x.shape))
-            x = jnp.moveaxis(x, 0, -2)
-            folded.append(x.reshape(*x.shape[:-2], -1))
-        out = solve(*folded)
-
-        def unfold(x):
-            return jnp.moveaxis(x.reshape(*x.shape[:-1], size, -1), -2, 0)
-
-        return jax.tree.map(unfold, out), jax.tree.map(lambda _: True, out)
+    def one_more_axis(size, batched, *arrays):
+        arrays = [
+            jnp.moveaxis(x, 0, 3) if is_batched else _repeated(x, size)
+            for x, is_batched in zip(arrays, batched, strict=True)
+        ]
+        out = jax.tree.map(lambda x: jnp.moveaxis(x, 3, 0), solve(*arrays))
+        return out, jax.tree.map(lambda _: True, out)
 
     return solve
+
+
+def _repeated(x, size: int):
+    """`(T, H, W, *batch)` to `(T, H, W, size, *batch)`."""
+    return jnp.broadcast_to(x[:, :, :, None], (*x.shape[:3], size, *x.shape[3:]))
 
 
 def _problem(a, b, alpha, c, forcing, temporal: bool) -> Problem:

@@ -10,23 +10,32 @@ where K is the sum of D'D over rows, columns and, if `temporal`, frames (the pap
 and the sentence after its S(U, V) ask for the temporal part; its printed costs come out with it
 and not without).
 
-Inside the package arrays are `(T, H, W, N)`.
+Inside the package arrays are `(T, H, W, *batch)`.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
 import jax.numpy as jnp
 
 from optflow_jax import _arguments
 from optflow_jax._operators import difference, time_difference, time_difference_adjoint
+
+if TYPE_CHECKING:
+    from jax.typing import ArrayLike
+    from jaxtyping import Array, Float
 
 
 def brightness(w):
     """The coefficients of brightness constancy `a*u + b*v + c`.
 
     Args:
-        w: filters, `(T, H, W, N)`.
+        w: filters, `(T, H, W, *batch)`.
 
     Returns:
-        `a, b, c`, each `(T, H, W, N)`.
+        `a, b, c`, each `(T, H, W, *batch)`.
     """
     return difference(w, 2), difference(w, 1), time_difference(w)
 
@@ -37,7 +46,7 @@ def brightness_adjoint(a, b, c):
 
 
 def roughness(u, temporal: bool):
-    """`u'Ku`, shape `(N,)`, for `u` of shape `(T, H, W, N)`."""
+    """`u'Ku`, `(*batch,)`, for `u` of shape `(T, H, W, *batch)`."""
     parts = [difference(u, 1), difference(u, 2)] + ([time_difference(u)] if temporal else [])
     return sum(jnp.sum(p * p, axis=(0, 1, 2)) for p in parts)
 
@@ -51,23 +60,47 @@ def envelope(u, v, r):
         dR/dW = (r*U) D_x + D_y' (r*V) + D_t' r.
 
     Args:
-        u, v, r: the optimal flow and the residual, `(T, H, W, N)`.
+        u, v, r: the optimal flow and the residual, `(T, H, W, *batch)`.
 
     Returns:
-        The gradient, `(T, H, W, N)`.
+        The gradient, `(T, H, W, *batch)`.
     """
     return brightness_adjoint(r * u, r * v, r)
 
 
-def loss(filters, u, v, *, alpha=1.0, temporal=True):
+def slopes(u, v, r, temporal: bool):
+    """dR/dW, `(T, H, W, *batch)`, and dR/dalpha, `(*batch,)`, by the envelope theorem."""
+    return envelope(u, v, r), 0.5 * (roughness(u, temporal) + roughness(v, temporal))
+
+
+def attained(a, b, c, alpha, z, u, v):
+    """R from the solution of the system in `_solvers/_problem.py`, `(*batch,)`.
+
+    R is the maximum over z of alpha (c'z - z'Mz / 2), Mz = alpha z - a*u - b*v: an error of z
+    enters squared.
+    """
+    half = 0.5 * z * (alpha * z - a * u - b * v)
+    total = jnp.sum(z * c - half, axis=(0, 1, 2))
+    return alpha.reshape(total.shape) * total
+
+
+def loss(
+    filters: Float[ArrayLike, "*batch T H W"],
+    u: Float[ArrayLike, "*batch T H W"],
+    v: Float[ArrayLike, "*batch T H W"],
+    *,
+    alpha: ArrayLike = 1.0,
+    temporal: bool = True,
+) -> Float[Array, "*batch"]:
     """The optical flow loss L(W, U, V) of equation 3.
 
     Args:
         filters: W, `(*batch, T, H, W)`: one spatiotemporal filter per leading index.
         u: horizontal flow in pixels per frame, of the filters' shape.
         v: vertical flow in pixels per frame, of the filters' shape.
-        alpha: the weight of smoothness, positive, broadcastable to `batch`; may be traced.
-        temporal: whether the flow is to be smooth in time as well as in space.
+        alpha: the weight of smoothness, positive and finite, broadcastable to `batch`; may be
+            traced.
+        temporal: whether the flow is smooth in time as well as in space.
 
     Returns:
         The loss, `(*batch,)`, in the filters' dtype.
@@ -76,14 +109,23 @@ def loss(filters, u, v, *, alpha=1.0, temporal=True):
         ValueError: for arrays of less than three axes, of differing shapes, of a dtype that is not
             floating, or for an `alpha` that is not positive.
 
+    Source: "3D ConvNets with Optical Flow Based Regularization", equation 3.
+
     Example:
+        >>> import jax.numpy as jnp, optflow_jax
         >>> w = jnp.ones((4, 5, 7, 7))
-        >>> loss(w, jnp.zeros_like(w), jnp.zeros_like(w)).shape
+        >>> optflow_jax.loss(w, jnp.zeros_like(w), jnp.zeros_like(w)).shape
         (4,)
     """
+    temporal = _arguments.temporal_flag(temporal)
     w, alpha, restore = _arguments.filters("filters", filters, alpha)
     u, v = (_arguments.like("filters", filters, name, x) for name, x in (("u", u), ("v", v)))
+    return restore(_loss(w, u, v, alpha, temporal))
+
+
+def _loss(w, u, v, alpha, temporal: bool) -> jax.Array:
+    """L, `(*batch,)`."""
     a, b, c = brightness(w)
     r = a * u + b * v + c
     energy = roughness(u, temporal) + roughness(v, temporal)
-    return restore(0.5 * (jnp.sum(r * r, axis=(0, 1, 2)) + alpha * energy))
+    return 0.5 * (jnp.sum(r * r, axis=(0, 1, 2)) + alpha * energy)

@@ -201,18 +201,17 @@ class Smoothness:
         parts = [x[:, c.row :: 2, c.column :: 2] for c in self.classes]
         return jnp.concatenate([p.reshape(-1, *x.shape[3:]) for p in parts])
 
-    def merge(self, x):
+    def merge(self, x) -> jax.Array:
         """Class order `(n, ...)` back to pixels `(T, H, W, ...)`."""
         _, height, width = self.shape
-        total = None
+        spread = []
         for c, part in zip(self.classes, self.by_class(x), strict=True):
             # Interior padding spreads a class over its own pixels; the four do not overlap.
             padding = [(0, 0, 0), _spread(height, c.row), _spread(width, c.column)]
             part = part.reshape(*c.shape, *x.shape[1:])
             padding += [(0, 0, 0)] * (part.ndim - 3)
-            part = lax.pad(part, jnp.zeros((), x.dtype), padding)
-            total = part if total is None else total + part
-        return total
+            spread.append(lax.pad(part, jnp.zeros((), x.dtype), padding))
+        return functools.reduce(jnp.add, spread)
 
     def entries(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """K in class order as rows, columns and values; coordinates repeat, values add."""

@@ -11,17 +11,42 @@ V'KV) / 2. The backward pass is these two formulas, a few differences of arrays 
 pass left; no second solve. They are functions of U*, V* and the residual, whose own derivatives
 come from the implicit function theorem (`_implicit.py`); that is how derivatives of second and
 higher order are right.
+
+From `cost` to a solver, and where each step is:
+
+    cost, cost_forward, flow                  public; arrays (*batch, T, H, W)
+      _arguments.filters                      check; lay out as (T, H, W, *batch)
+      _sharding.whole_pixels                  Explicit mesh: no device has a part of a filter
+        _cost_reverse, _cost                  the derivative rules of R (this file)
+          _objective.brightness               W -> a, b, c
+          _implicit.minimise                  a, b, c -> z, u, v, and their derivative rule
+            _sharding.partitioned             each device takes its own filters
+              Smoothness.split                pixels -> the four parity classes; batch -> N filters
+              _solvers.run                    scale each filter, try solvers in order, judge
+                _cg, _cholesky, ...           solve(Problem) -> Solution
+          _objective.attained, slopes         R, dR/dW and dR/dalpha
+          _tiny.corrected                     the smallest filters only: the same in float64
 """
 
+from __future__ import annotations
+
 import functools
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from optflow_jax import _arguments
-from optflow_jax._implicit import Minimum, minimise
-from optflow_jax._objective import brightness, envelope, roughness
+from optflow_jax._implicit import minimise
+from optflow_jax._objective import attained, brightness, slopes
+from optflow_jax._sharding import whole_pixels
+from optflow_jax._tiny import corrected, is_tiny
+
+if TYPE_CHECKING:
+    from jax.typing import ArrayLike
+    from jaxtyping import Array, Bool, Float, Int
+
+    from optflow_jax._arguments import OnFailure, Solver
 
 
 class Flow(NamedTuple):
@@ -30,89 +55,131 @@ class Flow(NamedTuple):
     Attributes:
         u: horizontal flow in pixels per frame, `(*batch, T, H, W)`.
         v: vertical flow in pixels per frame, `(*batch, T, H, W)`.
-        residual: what is left of brightness constancy, a*u + b*v + c, `(*batch, T, H, W)`.
+        residual: the violation of brightness constancy, a*u + b*v + c, `(*batch, T, H, W)`.
         cost: R(W), `(*batch,)`.
-        converged: whether the numbers are to be trusted, `(*batch,)` bool.
+        converged: whether the numbers are accurate, `(*batch,)` bool.
         iterations: of "cg"; of refinement for the sparse solvers; 0 for "cholesky"; `(*batch,)`.
     """
 
-    u: jax.Array
-    v: jax.Array
-    residual: jax.Array
-    cost: jax.Array
-    converged: jax.Array
-    iterations: jax.Array
+    u: Float[Array, "*batch T H W"]
+    v: Float[Array, "*batch T H W"]
+    residual: Float[Array, "*batch T H W"]
+    cost: Float[Array, "*batch"]
+    converged: Bool[Array, "*batch"]
+    iterations: Int[Array, "*batch"]
 
 
-def _value(alpha, coefficients, m: Minimum):
-    """R from z, `(N,)`.
+def _evaluate(w, alpha, temporal, solver, on_failure):
+    """The cost, whether it is accurate, and its slopes dR/dW and dR/dalpha.
 
-    R is the maximum over z of alpha (c'z - z'Mz / 2), Mz = alpha z - a*u - b*v: an error of z
-    enters squared.
+    A filter whose solution is not accurate gets NaN for cost and residual, hence for the gradient;
+    or zeros, with `on_failure="drop"`.
     """
-    a, b, c = coefficients
-    half = 0.5 * m.z * (alpha * m.z - a * m.u - b * m.v)
-    return alpha * jnp.sum(m.z * c - half, axis=(0, 1, 2))
+    a, b, c = brightness(w)
+    m = minimise(a, b, c, alpha, temporal, solver)
+    given = w, alpha
+    if on_failure == "drop":
+        # NaN from such a filter would pass through its products with zero: replace u and v, too.
+        z, u, v = (jnp.where(m.converged, x, 0) for x in (m.z, m.u, m.v))
+        m = m._replace(z=z, u=u, v=v)
+        a, b, c = (jnp.where(m.converged, x, 0) for x in (a, b, c))
+        alpha = jnp.where(m.converged, alpha, 1)
+        cost, r = attained(a, b, c, alpha, m.z, m.u, m.v), alpha * m.z
+    else:
+        cost = jnp.where(m.converged, attained(a, b, c, alpha, m.z, m.u, m.v), jnp.nan)
+        r = jnp.where(m.converged, alpha * m.z, jnp.nan)
+    out = cost, *slopes(m.u, m.v, r, temporal)
+    if is_tiny(w, temporal):
+        out = corrected(*given, temporal, m.converged, out)
+    return out, m.converged
 
 
-def _evaluate(w, alpha, temporal, solver):
-    """The cost, NaN where it is not to be trusted, and what its derivative needs."""
-    coefficients = brightness(w)
-    m = minimise(*coefficients, alpha, temporal, solver)
-    value = jnp.where(m.converged, _value(alpha, coefficients, m), jnp.nan)
-    return value, (m.u, m.v, jnp.where(m.converged, alpha * m.z, jnp.nan))
+# The derivative rule is written once, for forward mode: JAX transposes it to reverse mode, since
+# the tangent is linear in the change.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
+def _cost(w, alpha, temporal, solver, on_failure):
+    """The cost, and 1 where it is accurate, else 0: a float, since bools have no tangent."""
+    (value, _, _), converged = _evaluate(w, alpha, temporal, solver, on_failure)
+    return value, converged.astype(value.dtype)
 
 
-def _slopes(state, temporal):
-    """dR/dW, `(T, H, W, N)`, and dR/dalpha, `(N,)`, by the envelope theorem."""
-    u, v, r = state
-    return envelope(u, v, r), 0.5 * (roughness(u, temporal) + roughness(v, temporal))
+@_cost.defjvp
+def _cost_jvp(temporal, solver, on_failure, primals, tangents):
+    w, alpha = primals
+    (value, dw, dalpha), converged = _evaluate(w, alpha, temporal, solver, on_failure)
+    change = jnp.sum(dw * tangents[0], axis=(0, 1, 2)) + dalpha * tangents[1]
+    converged = converged.astype(value.dtype)
+    return (value, converged), (change, jnp.zeros_like(converged))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _reverse(w, alpha, temporal, solver):
-    return _evaluate(w, alpha, temporal, solver)[0]
+# `cost` promises a `jax.custom_vjp`: forward mode of it is refused, not slow by surprise.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _cost_reverse(w, alpha, temporal, solver, on_failure):
+    return _cost(w, alpha, temporal, solver, on_failure)
 
 
-def _reverse_fwd(w, alpha, temporal, solver):
-    return _evaluate(w, alpha, temporal, solver)
+def _cost_reverse_fwd(w, alpha, temporal, solver, on_failure):
+    def value_first(w, alpha):
+        return _cost(w, alpha, temporal, solver, on_failure)
+
+    value, pull_back, converged = jax.vjp(value_first, w, alpha, has_aux=True)
+    return (value, converged), pull_back
 
 
-def _reverse_bwd(temporal, solver, state, cotangent):
-    dw, dalpha = _slopes(state, temporal)
-    return cotangent * dw, cotangent * dalpha
+def _cost_reverse_bwd(temporal, solver, on_failure, pull_back, cotangents):
+    return pull_back(cotangents[0])
 
 
-_reverse.defvjp(_reverse_fwd, _reverse_bwd)
+_cost_reverse.defvjp(_cost_reverse_fwd, _cost_reverse_bwd)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
-def _forward(w, alpha, temporal, solver):
-    return _evaluate(w, alpha, temporal, solver)[0]
+# Compiled here so that a call outside `jax.jit` is one program too.
+@functools.partial(jax.jit, static_argnums=(0, 3, 4, 5))
+def _costs(rule, w, alpha, temporal, solver, on_failure):
+    """The costs by one of the rules, and which are accurate, both `(*batch,)`."""
 
-
-@_forward.defjvp
-def _forward_jvp(temporal, solver, primals, tangents):
-    value, state = _evaluate(*primals, temporal, solver)
-    dw, dalpha = _slopes(state, temporal)
-    return value, jnp.sum(dw * tangents[0], axis=(0, 1, 2)) + dalpha * tangents[1]
+    return rule(*whole_pixels(w, alpha), temporal, solver, on_failure)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _flow(w, alpha, temporal, solver):
-    coefficients = brightness(w)
-    m = minimise(*coefficients, alpha, temporal, solver)
-    return m, alpha * m.z, _value(alpha, coefficients, m)
+    """(u, v, residual), and (cost, converged, iterations)."""
+
+    w, alpha = whole_pixels(w, alpha)
+    a, b, c = brightness(w)
+    m = minimise(a, b, c, alpha, temporal, solver)
+    value = attained(a, b, c, alpha, m.z, m.u, m.v)
+    if is_tiny(w, temporal):
+        (value,) = corrected(w, alpha, temporal, m.converged, (value,))
+    return (m.u, m.v, alpha * m.z), (value, m.converged, m.iterations)
 
 
-# Compiled here so that a call outside `jax.jit` is one program too.
-_reverse_compiled = jax.jit(_reverse, static_argnums=(2, 3))
-_forward_compiled = jax.jit(_forward, static_argnums=(2, 3))
+def _checked_costs(rule, filters, alpha, temporal, solver, on_failure):
+    """What `cost` and `cost_forward` share: check, solve, and give the costs the filters' dtype.
+
+    Returns:
+        The costs, and which are accurate, both `(*batch,)`.
+    """
+    options = _arguments.options(temporal, solver, on_failure)
+    w, alpha, restore = _arguments.filters("filters", filters, alpha)
+    values, converged = _costs(rule, w, alpha, *options)
+    return restore(values), converged > 0
 
 
-def cost(filters, *, alpha=1.0, temporal=True, solver="auto"):
-    """R(W), the least optical flow loss of each filter over all flows (equation 4), by the solver
-    `solver`.
+def cost_and_success(filters, alpha, temporal, solver, on_failure):
+    """`cost`, and which of the costs are accurate."""
+    return _checked_costs(_cost_reverse, filters, alpha, temporal, solver, on_failure)
+
+
+def cost(
+    filters: Float[ArrayLike, "*batch T H W"],
+    *,
+    alpha: ArrayLike = 1.0,
+    temporal: bool = True,
+    solver: Solver = "auto",
+    on_failure: OnFailure = "nan",
+) -> Float[Array, "*batch"]:
+    """R(W), the least optical flow loss of each filter over all flows (equation 4).
 
     Its gradient is the envelope theorem's (equation 5) and costs no second solve. Reverse mode of
     any order works (`jax.grad` of `jax.grad`, Hessian-vector products by reverse over reverse,
@@ -121,57 +188,75 @@ def cost(filters, *, alpha=1.0, temporal=True, solver="auto"):
 
     Accuracy. In float32 cost and gradient are within 1e-5 relative (of gradients in norm, filter by
     filter) of float64 for weights of scale 1e-3 to 1e2, alpha of 1e-2 to 1e2 and sizes of 1 to 16
-    with "auto", "cg" and "cholesky". The paper's Hessian, which the sparse solvers work on, is too
-    ill-conditioned for float32 where |w|^2 / alpha is beyond about 1e4 (and, with `temporal=False`
-    and odd H and W, below about 1e-3); most filters still succeed there by refinement. Weights
-    whose squares overflow, beyond about 1e18, count as infinite.
+    with "auto", "cg" and "cholesky". Very small frames (4 x 4 or 1 x 8 pixels, say; one frame or
+    `temporal=False`) are solved in float64 as well, because the terms of their gradient may cancel.
+    The paper's Hessian, which the sparse solvers work on, is too ill-conditioned for float32 where
+    |w|^2 / alpha is beyond about 1e4 (and, with `temporal=False` and odd H and W, below about
+    1e-3); most filters still succeed there by refinement. Weights whose squares overflow, beyond
+    about 1e18, count as infinite.
 
     A filter whose solution is not accurate has NaN for cost and gradient, as has a filter that
     contains NaN or infinity; the others are not touched. `flow` tells which ones by `converged`,
     and gives the numbers that there are.
+
+    Devices. Filters may be sharded over devices along any batch axis, on Auto and Explicit meshes
+    and in `jax.shard_map`: each device solves its own filters, without communication. Sharded
+    pixels are gathered first.
 
     "sparse_direct" calls back to SciPy on a CPU, which is JAX's own doing. For float64 there, set
     `jax_enable_x64` globally: the callback's thread does not see a local `jax.enable_x64`.
 
     Args:
         filters: W, `(*batch, T, H, W)`, floating; bfloat16 and float16 are computed in float32.
-        alpha: the weight of smoothness, positive, broadcastable to `batch`; may be traced and
-            differentiated. Choose it by the scale of the weights: R(s W; s^2 alpha) = s^2 R(W;
-            alpha), and where alpha is far above the mean square of the weights the flow explains
-            next to nothing and R is half the squared difference of successive frames.
-        temporal: whether the flow is to be smooth in time as well as in space.
+        alpha: the weight of smoothness, positive and finite, broadcastable to `batch`; may be
+            traced and differentiated. Choose it by the scale of the weights: R(s W; s^2 alpha) =
+            s^2 R(W; alpha), and where alpha is far above the mean square of the weights the flow
+            explains next to nothing and R is half the squared difference of successive frames.
+        temporal: whether the flow is smooth in time as well as in space.
         solver: "auto", "cg", "cholesky", "sparse_cg" or "sparse_direct".
+        on_failure: the cost of a filter without an accurate solution: "nan", or "drop" for zero
+            with a zero gradient.
 
     Returns:
         The costs, `(*batch,)`, in the filters' dtype.
 
     Raises:
         ValueError: for filters of less than three axes or of a dtype that is not floating, an
-            `alpha` that is not positive or does not broadcast to `batch`, or an unknown solver.
+            `alpha` that is not positive and finite or does not broadcast to `batch`, or an unknown
+            solver or `on_failure`.
+
+    Source: "3D ConvNets with Optical Flow Based Regularization", equations 4 and 5.
 
     Example:
+        >>> import jax, optflow_jax
         >>> filters = jax.random.normal(jax.random.key(0), (16, 7, 7, 7))
         >>> jax.grad(lambda w: optflow_jax.cost(w).mean())(filters).shape
         (16, 7, 7, 7)
     """
-    solver = _arguments.solver(solver)
-    w, alpha, restore = _arguments.filters("filters", filters, alpha)
-    return restore(_reverse_compiled(w, alpha, bool(temporal), solver))
+    return cost_and_success(filters, alpha, temporal, solver, on_failure)[0]
 
 
-def cost_forward(filters, *, alpha=1.0, temporal=True, solver="auto"):
-    """`cost`, differentiable in forward mode too: `jax.jvp`, `jax.linearize`, `jax.hessian`,
-    `jax.jacfwd`.
+def cost_forward(
+    filters: Float[ArrayLike, "*batch T H W"],
+    *,
+    alpha: ArrayLike = 1.0,
+    temporal: bool = True,
+    solver: Solver = "auto",
+    on_failure: OnFailure = "nan",
+) -> Float[Array, "*batch"]:
+    """`cost`, differentiable in forward mode too.
 
-    The same code and numbers as `cost` under a `jax.custom_jvp` in place of the `jax.custom_vjp`:
-    its tangent is the inner product of the envelope theorem's gradient with the change, so it is
-    transposable, and reverse mode works as well.
+    For `jax.jvp`, `jax.linearize`, `jax.hessian` and `jax.jacfwd`. The same code and numbers as
+    `cost` under a `jax.custom_jvp` in place of the `jax.custom_vjp`: its tangent is the inner
+    product of the envelope theorem's gradient with the change, so it is transposable, and reverse
+    mode works as well.
 
     Args:
         filters: as for `cost`.
         alpha: as for `cost`.
         temporal: as for `cost`.
         solver: as for `cost`.
+        on_failure: as for `cost`.
 
     Returns:
         The costs, `(*batch,)`, in the filters' dtype.
@@ -179,17 +264,24 @@ def cost_forward(filters, *, alpha=1.0, temporal=True, solver="auto"):
     Raises:
         ValueError: as `cost` does.
 
+    Source: "3D ConvNets with Optical Flow Based Regularization", equations 4 and 5.
+
     Example:
+        >>> import jax, jax.numpy as jnp, optflow_jax
         >>> w = jnp.ones((3, 4, 5))
         >>> jax.hessian(optflow_jax.cost_forward)(w).shape
         (3, 4, 5, 3, 4, 5)
     """
-    solver = _arguments.solver(solver)
-    w, alpha, restore = _arguments.filters("filters", filters, alpha)
-    return restore(_forward_compiled(w, alpha, bool(temporal), solver))
+    return _checked_costs(_cost, filters, alpha, temporal, solver, on_failure)[0]
 
 
-def flow(filters, *, alpha=1.0, temporal=True, solver="auto"):
+def flow(
+    filters: Float[ArrayLike, "*batch T H W"],
+    *,
+    alpha: ArrayLike = 1.0,
+    temporal: bool = True,
+    solver: Solver = "auto",
+) -> Flow:
     """The flow that minimises the optical flow loss of each filter, and the report of the solver.
 
     Everything in it is differentiable, in both modes, by the implicit function theorem. With
@@ -202,21 +294,22 @@ def flow(filters, *, alpha=1.0, temporal=True, solver="auto"):
         solver: as for `cost`.
 
     Returns:
-        A `Flow`. Where `converged` is False its numbers are the best the solver could do (NaN for
-        a filter that is not finite), and `cost` says NaN.
+        A `Flow`. Where `converged` is False its numbers are the best that the solver could do (NaN
+        for a filter that is not finite); the function `cost` returns NaN there.
 
     Raises:
         ValueError: as `cost` does.
 
+    Source: "3D ConvNets with Optical Flow Based Regularization", equations 4 and 11.
+
     Example:
+        >>> import jax.numpy as jnp, optflow_jax
         >>> found = optflow_jax.flow(jnp.ones((2, 3, 5, 5)))
         >>> found.u.shape, found.converged.tolist()
         ((2, 3, 5, 5), [True, True])
     """
-    solver = _arguments.solver(solver)
+    temporal, solver, _ = _arguments.options(temporal, solver, "nan")
     w, alpha, restore = _arguments.filters("filters", filters, alpha)
-    shape, dtype = jnp.shape(filters), jnp.asarray(filters).dtype
-    m, residual, value = _flow(w, alpha, bool(temporal), solver)
-    pixels = [_arguments.from_pixels(x, shape[:-3], dtype) for x in (m.u, m.v, residual)]
-    report = [x.reshape(shape[:-3]) for x in (m.converged, m.iterations)]
-    return Flow(*pixels, restore(value), *report)
+    pixels, (value, converged, iterations) = _flow(w, alpha, temporal, solver)
+    pixels = [restore(_arguments.to_public(x)) for x in pixels]
+    return Flow(*pixels, restore(value), converged, iterations)

@@ -1,31 +1,70 @@
-"""The solvers by name: all `solve(problem) -> Solution`, one per file.
+"""The solvers by name, and how they are run.
 
 `run` is what the rest of the package calls: it keeps NaN and infinity in their filter, brings
-every filter to unit scale, calls the solver and judges the result by the same measure whichever
-solver it was.
+every filter to unit scale, tries the solvers of a name in order and judges the result by the same
+measure whichever solver it was.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 
-from optflow_jax._solvers import _auto, _cg, _cholesky, _sparse_cg, _sparse_direct
+from optflow_jax._solvers import _cg, _cholesky
 from optflow_jax._solvers._problem import Problem, Solution, judge
 
-SOLVERS: dict[str, Callable[[Problem], Solution]] = {
-    "auto": _auto.solve,
-    "cg": _cg.solve,
-    "cholesky": _cholesky.solve,
-    "sparse_cg": _sparse_cg.solve,
-    "sparse_direct": _sparse_direct.solve,
+
+def _solve_sparse_cg(problem: Problem) -> Solution:
+    # Importing jax.experimental.sparse takes 0.3 s, so wait until a sparse solver is used.
+    from optflow_jax._solvers import _sparse_cg
+
+    return _sparse_cg.solve(problem)
+
+
+def _solve_sparse_direct(problem: Problem) -> Solution:
+    from optflow_jax._solvers import _sparse_direct
+
+    return _sparse_direct.solve(problem)
+
+
+class Step(NamedTuple):
+    """One way to solve.
+
+    Attributes:
+        solve: from a `Problem` to a `Solution`.
+        up_to: the largest parity class, in pixels, that it is used for as a second or later step.
+    """
+
+    solve: Callable[[Problem], Solution]
+    up_to: float = float("inf")
+
+
+_CG = Step(_cg.solve)
+# A class of 2048 pixels takes 17 MB in float32 to factor, and seconds on a laptop.
+_CHOLESKY = Step(_cholesky.solve, up_to=2048)
+
+# Each name stands for steps that are tried in order, the later ones for the filters that the
+# earlier ones left unsolved. "auto" begins with "cg": on CPU it is faster than "cholesky" for every
+# set of filters of `python -m experiments.benchmarks.optflow`, 3 to 20 times for weights of freshly
+# initialised or trained networks.
+SOLVERS: dict[str, tuple[Step, ...]] = {
+    "auto": (_CG, _CHOLESKY),
+    "cg": (_CG,),
+    "cholesky": (_CHOLESKY,),
+    "sparse_cg": (Step(_solve_sparse_cg),),
+    "sparse_direct": (Step(_solve_sparse_direct),),
 }
 
 
-def run(problem: Problem, name: str):
+def run(problem: Problem, name: str) -> tuple[Solution, jax.Array]:
     """Solve and judge.
 
     Args:
-        problem: the systems of N filters.
+        problem: the systems.
         name: a key of `SOLVERS`.
 
     Returns:
@@ -51,9 +90,37 @@ def run(problem: Problem, name: str):
         problem.unit / size,
         problem.smoothness,
     )
-    solution = SOLVERS[name](safe)
+    first, *others = SOLVERS[name]
+    solution = first.solve(safe)
     good = judge(safe, solution)
-    if name == "auto":
-        solution, good = _auto.rescue(safe, solution, good)
+    for step in others:
+        if max(c.size for c in safe.smoothness.classes) <= step.up_to:
+            solution, good = _rescue(safe, step, solution, good)
     factor = jnp.where(finite, size, jnp.nan)
     return Solution(solution.z * factor, solution.uv * factor, solution.iterations), finite & good
+
+
+def _rescue(problem: Problem, step: Step, first: Solution, good):
+    """Solve by `step` what was not solved before.
+
+    Args:
+        problem: the systems.
+        step: the next way to solve.
+        first: the solution so far.
+        good: which systems it solves, `(N,)` bool.
+
+    Returns:
+        The solution, and which systems it solves.
+    """
+
+    def fall_back():
+        second = step.solve(problem)
+        solution = Solution(
+            jnp.where(good, first.z, second.z),
+            jnp.where(good, first.uv, second.uv),
+            first.iterations,
+        )
+        return solution, good | judge(problem, second)
+
+    # A branch and not a `where`: the second program is only run where a filter needs it.
+    return lax.cond(jnp.all(good), lambda: (first, good), fall_back)

@@ -1,8 +1,8 @@
 """The constraint that a singular K puts on the dual.
 
-Without the temporal term and with H and W odd, K has the null vector N (constant on one parity
-class): a flow `s_u N`, `s_v N` costs no smoothness. Minimising over s adds to the dual system M z
-= c the two unknowns s and the two equations E'z = d with E = [a*N, b*N]:
+Without the temporal term and with H and W odd, K has the null vector e (constant on one parity
+class): a flow `s_u e`, `s_v e` costs no smoothness. Minimising over s adds to the dual system M z
+= c the two unknowns s and the two equations E'z = d with E = [a*e, b*e]:
 
     [ M   -E ] [z]   [c]
     [ E'   0 ] [s] = [d]
@@ -52,6 +52,8 @@ class Border(NamedTuple):
     def solve(self, components):
         """The s of least norm with `R s = components`: `(2, N)`."""
         first, second = components
+        # At rank two R is regular: back substitution. At rank one it is the single row (r11, r12),
+        # whose pseudo-inverse is its transpose over its squared norm.
         row = self.r11**2 + self.r12**2
         s2 = _divide(second, self.r22)
         full = _divide(first - self.r12 * s2, self.r11), s2
@@ -62,6 +64,7 @@ class Border(NamedTuple):
 
     def solve_adjoint(self, d):
         """The components e with `R'e = d` (consistent d): `(2, N)`."""
+        # R' is lower triangular: forward substitution. At rank one d is a multiple of (r11, r12).
         d1, d2 = jnp.where(self.swapped, d[::-1], d)
         e1 = _divide(d1, self.r11)
         single = _divide(self.r11 * d1 + self.r12 * d2, self.r11**2 + self.r12**2)
@@ -70,6 +73,7 @@ class Border(NamedTuple):
 
     def null_projector(self):
         """The projector onto the s with `E s = 0`, `(2, 2, N)`."""
+        # Rank two: no null vector. Rank one: (r12, -r11), normalised. Rank zero: every s is one.
         row = self.r11**2 + self.r12**2
         p, q = _divide(self.r12, row**0.5), _divide(-self.r11, row**0.5)
         first, second = jnp.where(self.swapped, q, p), jnp.where(self.swapped, p, q)
@@ -93,6 +97,7 @@ def border(columns) -> Border:
         as such.
     """
     m = len(columns)
+    # The longer column first: where it is zero, so is the other, and a rank of one is seen in r22.
     norms = jnp.linalg.norm(columns, axis=0)
     swapped = norms[1] > norms[0]
     first, second = jnp.moveaxis(jnp.where(swapped, columns[:, ::-1], columns), 1, 0)
@@ -100,11 +105,13 @@ def border(columns) -> Border:
     q1 = _divide(first, r11)
     r12 = jnp.sum(q1 * second, axis=0)
     rest = second - q1 * r12
-    again = jnp.sum(
-        q1 * rest, axis=0
-    )  # orthogonalised twice: once loses digits when nearly parallel
+    # Orthogonalise a second time: where the columns are nearly parallel, `rest` is small and still
+    # has a part along q1 from the rounding of the first time.
+    again = jnp.sum(q1 * rest, axis=0)
     rest = rest - q1 * again
     r22 = jnp.linalg.norm(rest, axis=0)
+    # What rounding alone may leave of a parallel column counts as zero; dividing by it would make
+    # q2 a direction of noise.
     rounding = 8 * jnp.finfo(columns.dtype).eps * m**0.5
     r22 = jnp.where(r22 > rounding * jnp.linalg.norm(second, axis=0), r22, 0)
     q2 = _divide(rest, r22)

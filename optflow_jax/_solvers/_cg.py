@@ -15,13 +15,23 @@ from jax import lax
 
 from optflow_jax._solvers._problem import Dual, Problem, Solution, dual, precision
 
-# The residual that is updated drifts from the true one by rounding; where the true one is then too
-# large, start again from there. Rarely needed.
+# The updated residual drifts from the true one by rounding. After convergence the true residual is
+# computed, and CG starts again where it is too large: rarely, so a few rounds are enough.
 _ROUNDS = 3
 
 
 class _State(NamedTuple):
-    """The carry of the loop; see `_conjugate_gradients`."""
+    """The carry of the loop in `_conjugate_gradients`.
+
+    Attributes:
+        y: the solution so far, `(n, N)`.
+        residual: `rhs - matrix y`, updated and not recomputed, `(n, N)`.
+        direction: the search direction, `(n, N)`.
+        square: the squared norm of the residual, `(N,)`.
+        error: the residual in the measure that decides when to stop, `(N,)`.
+        iterations: the steps that each filter has taken, `(N,)`.
+        steps: the steps of the loop.
+    """
 
     y: jnp.ndarray
     residual: jnp.ndarray
@@ -29,7 +39,7 @@ class _State(NamedTuple):
     square: jnp.ndarray
     error: jnp.ndarray
     iterations: jnp.ndarray
-    count: jnp.ndarray
+    steps: int | jnp.ndarray
 
 
 def solve(problem: Problem) -> Solution:
@@ -45,24 +55,29 @@ def solve(problem: Problem) -> Solution:
     target = (2 * precision(system.rhs.dtype)) ** 2
 
     def run(carry):
+        # All filters start again, but one that has converged stops before its first step.
         y, residual, image, iterations, rounds = carry
         new, iterations = _conjugate_gradients(system, y, residual, iterations, target)
+        # The true residual. Its image K^-1 (a*y, b*y) is kept: the flow is read from it below.
         new_image = system.image(new)
         new_residual = system.project(system.rhs - system.shift * new - system.couple(new_image))
+        # At the limit of rounding a further round may lose; keep the better one.
         better = system.error(new_residual) <= system.error(residual)
         y, residual = jnp.where(better, new, y), jnp.where(better, new_residual, residual)
         return y, residual, jnp.where(better, new_image, image), iterations, rounds + 1
 
     def unfinished(carry):
         _, residual, _, _, rounds = carry
+        # 64 (a factor of 8 in norm) is what rounding may add; below it another round gains nothing.
         again = jnp.any(system.error(residual) > 64 * target)
         return (rounds == 0) | (rounds < _ROUNDS) & again
 
+    # Without a constraint y starts at zero, so its image and residual need no computation.
     y, image, residual = system.start(), jnp.zeros_like(system.ab), system.rhs
     if system.border is not None:
         image = system.image(y)
         residual = system.project(residual - system.shift * y - system.couple(image))
-    carry = y, residual, image, jnp.zeros(y.shape[1], jnp.int32), 0
+    carry = y, residual, image, jnp.zeros_like(problem.alpha, jnp.int32), 0
     y, _, image, iterations, _ = lax.while_loop(unfinished, run, carry)
     return Solution(system.scale * y, system.flow(y, image), iterations)
 
@@ -84,14 +99,17 @@ def _conjugate_gradients(system: Dual, y, residual, iterations, target):
     limit = 20 + math.ceil(system.smoothness.condition**0.5 * math.log(4 / target))
 
     def unfinished(state):
-        return (state.count < limit) & jnp.any(state.error > target)
+        return (state.steps < limit) & jnp.any(state.error > target)
 
     def step(state):
-        active = state.error > target  # False for NaN: such a filter stops
+        # Filters that have converged take steps of length zero, so that the others do not change
+        # them. The comparison is False for NaN, so a broken filter stops too.
+        active = state.error > target
         image = system.constrained(state.direction)
         curvature = jnp.sum(state.direction * image, axis=0)
         length = jnp.where(active, state.square / jnp.where(active, curvature, 1), 0)
         residual = state.residual - length * image
+        # Fletcher-Reeves: makes the next direction conjugate to all before.
         square = jnp.sum(residual * residual, axis=0)
         ratio = jnp.where(active, square / jnp.where(active, state.square, 1), 0)
         return _State(
@@ -100,8 +118,8 @@ def _conjugate_gradients(system: Dual, y, residual, iterations, target):
             residual + ratio * state.direction,
             square,
             system.error(residual),
-            state.iterations + active,
-            state.count + 1,
+            state.iterations + active.astype(jnp.int32),
+            state.steps + 1,
         )
 
     square = jnp.sum(residual * residual, axis=0)

@@ -31,11 +31,16 @@ def solve(problem: Problem) -> Solution:
         pieces = (*system.ab, system.shift, system.rhs)
         a, b, shift, rhs = (by_class(x)[index].T for x in pieces)
         ab = jnp.stack([a, b], axis=-1)
-        columns, constrained = rhs[..., None], system.border is not None and index == 0
-        if constrained:
+        columns, inverse = rhs[..., None], parity.inverse_matrix(ab.dtype)
+        basis = None
+        if system.border is not None and index == 0:
             basis = jnp.moveaxis(system.border.basis, -1, 0)
             columns = jnp.concatenate([columns, basis], axis=-1)
-        inverse = parity.inverse_matrix(ab.dtype)
+            # K^+ is singular, and alpha alone may be too small for a factorisation in float32. With
+            # e the null vector of K, e e' added to K^+ adds a multiple of E E', E = [a e, b e], to
+            # the matrix. They do not change y, since E'y is fixed, and the matrix is then as well
+            # conditioned as that of a regular class.
+            inverse = inverse + parity.diagonal.mean().astype(inverse.dtype)
         # On a CPU LAPACK spreads a batch over the thread pool that runs the program and blocks
         # until it is done: as many such calls at a time as there are threads wait for each other
         # for ever (seen with the four classes on two cores, jaxlib 0.10.2). One matrix at a time
@@ -43,9 +48,9 @@ def solve(problem: Problem) -> Solution:
         one_at_a_time = functools.partial(_one_at_a_time, inverse)
         together = functools.partial(_factor_and_solve, inverse)
         y = lax.platform_dependent(ab, shift, columns, cpu=one_at_a_time, default=together)
-        parts.append((_constrain(basis, y, system.level) if constrained else y[..., 0]).T)
+        parts.append((y[..., 0] if basis is None else _constrain(basis, y, system.level)).T)
     y = jnp.concatenate(parts)
-    return Solution(system.scale * y, system.flow(y), jnp.zeros(y.shape[1], jnp.int32))
+    return Solution(system.scale * y, system.flow(y), jnp.zeros_like(problem.alpha, jnp.int32))
 
 
 def _one_at_a_time(inverse, *arrays):
@@ -65,7 +70,7 @@ def _constrain(basis, solved, level):
     schur = product[..., 1:]
     # A zero column of Q (rank one) takes no part.
     empty = jnp.sum(basis**2, axis=1) == 0
-    schur = schur + jnp.eye(2, dtype=schur.dtype) * empty[:, None]
+    schur = schur + jnp.eye(2, dtype=schur.dtype) * empty[:, None].astype(schur.dtype)
     (a, b), (_, d) = jnp.moveaxis(schur, (1, 2), (0, 1))
     p, q = (product[..., 0] - level.T).T
     determinant = a * d - b * b

@@ -76,17 +76,18 @@ def _pattern(k: Smoothness) -> Pattern:
 def assemble(problem: Problem) -> System:
     """The Hessians and right-hand sides of all filters.
 
-    With a singular K the Hessian has null vectors (p N, q N) wherever p a*N + q b*N = 0; their
-    projector is added, which makes it regular and the solution the one of least norm.
+    With a singular K, of null vector e, the Hessian has null vectors (p e, q e) wherever p a*e + q
+    b*e = 0. Their projector is added: the Hessian is then regular, and the solution that of least
+    norm.
     """
     k = problem.smoothness
     pattern, m = _pattern(k), k.null
-    count, dtype = len(problem.alpha), problem.ab.dtype
+    count, dtype = problem.alpha.shape[0], problem.ab.dtype
     a, b = problem.ab[0].T, problem.ab[1].T
     stiffness = problem.alpha[:, None] * jnp.asarray(pattern.smoothness[2], dtype)
     null = jnp.zeros((count, 0), dtype)
-    if m:
-        projector = dual(problem).border.null_projector() * (problem.alpha / m)
+    if (constraint := dual(problem).border) is not None:
+        projector = constraint.null_projector() * (problem.alpha / m)
         null = jnp.repeat(projector.reshape(4, -1).T, m * m, axis=1)
     parts = [stiffness, stiffness, a * a, a * b, a * b, b * b, null]
     values = jnp.zeros((count, len(pattern.rows)), dtype)

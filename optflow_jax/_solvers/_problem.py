@@ -45,7 +45,8 @@ class Problem(NamedTuple):
         alpha: `(N,)`.
         c: the first right-hand side, `(n, N)`.
         forcing: the other two, f and g, `(2, n, N)`; None for zero.
-        unit: `(N,)`, the flow that counts as one: changes of it below the tolerance are let pass.
+        unit: `(N,)`, the absolute tolerance of u and v counts in it: 1 pixel per frame; 0 for
+            derivatives (their tolerance is relative only).
         smoothness: K.
     """
 

@@ -1,4 +1,4 @@
-"""Iterative refinement: solve, look at what is left, solve for that.
+"""Iterative refinement: solve, compute the residual, solve for the residual, add.
 
 In float32 the paper's Hessian loses up to all digits at large |w|^2 / alpha, while what is left can
 be computed well from the dual system. Two right digits become four after one more round.
@@ -27,13 +27,18 @@ def refine(problem: Problem, once: Callable) -> Solution:
     system = dual(problem)
 
     def run(state):
+        # Solve for the residual of all three equations. Those of u and v are met exactly after the
+        # first round, because the flow is recomputed from z below; then their residual is zero.
         solution, left, forcing, rounds = state
         z = solution.z + once(problem._replace(c=left, forcing=forcing))
+        # With a singular K, put z back onto the constraint that rounding has left.
         y = z / system.scale
         if system.border is not None:
             y = system.start() + system.project(y)
         new = Solution(system.scale * y, system.flow(y), solution.iterations + 1)
         new_left = problem.residual(new)
+        # Keep the old solution where the new one is no better, or the old one was accurate. In
+        # the first round there is no old one. `~(<)` and not `>=`: NaN counts as worse.
         worse = ~(system.error(system.scale * new_left) < system.error(system.scale * left))
         keep = worse & (rounds > 0) | system.accepted(left) & (rounds > 0)
         solution = Solution(*(jnp.where(keep, a, b) for a, b in zip(solution, new, strict=True)))
@@ -45,7 +50,7 @@ def refine(problem: Problem, once: Callable) -> Solution:
         again = ~jnp.all(system.accepted(left))
         return (rounds == 0) | (rounds < _ROUNDS) & again
 
-    none = jnp.full(len(problem.alpha), -1, jnp.int32)
+    none = jnp.full_like(problem.alpha, -1, jnp.int32)
     start = Solution(jnp.zeros_like(problem.c), jnp.zeros_like(problem.ab), none)
     state = start, problem.c, problem.forcing, 0
     return lax.while_loop(unfinished, run, state)[0]

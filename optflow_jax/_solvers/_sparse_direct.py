@@ -7,6 +7,7 @@ one block-diagonal system.
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.experimental.sparse.linalg import spsolve
 
 from optflow_jax._solvers._hessian import assemble, residual_from_flow
@@ -30,15 +31,28 @@ def _solve_once(problem: Problem):
     """z, `(n, N)`, to the accuracy that the Hessian allows."""
     system = assemble(problem)
     count, size = system.rhs.shape
+    rows, columns = system.pattern.rows, system.pattern.columns
     blocks = np.arange(count)[:, None]
-    columns = (system.pattern.columns + size * blocks).ravel()
-    rows = (system.pattern.rows + size * blocks).ravel()
-    starts = np.searchsorted(rows, np.arange(count * size + 1))
-    x = spsolve(
+    together = _spsolve(
+        (rows + size * blocks).ravel(),
+        (columns + size * blocks).ravel(),
         system.values.ravel(),
-        jnp.asarray(columns, jnp.int32),
-        jnp.asarray(starts, jnp.int32),
         system.rhs.ravel(),
-    )
-    flow = system.scale * x.reshape(count, size)
-    return residual_from_flow(problem, flow)
+    ).reshape(count, size)
+
+    def one_by_one():
+        def one(system):
+            return _spsolve(rows, columns, *system)
+
+        return lax.map(one, (system.values, system.rhs))
+
+    # A single singular block spoils the whole block-diagonal system; then every filter is solved
+    # alone, and only the singular ones stay NaN.
+    x = lax.cond(jnp.all(jnp.isfinite(together)), lambda: together, one_by_one)
+    return residual_from_flow(problem, system.scale * x)
+
+
+def _spsolve(rows, columns, values, rhs):
+    """Solve one sparse system; `rows` are sorted NumPy indices."""
+    starts = np.searchsorted(rows, np.arange(len(rhs) + 1))
+    return spsolve(values, jnp.asarray(columns, jnp.int32), jnp.asarray(starts, jnp.int32), rhs)

@@ -13,11 +13,7 @@ SCALES = (1e-3, 0.05, 1.0, 100.0)
 ALPHAS = (1e-2, 1.0, 1e2)
 
 
-# Compiling takes longer than running here; unoptimised code takes half as long to compile.
-QUICKLY = {"xla_backend_optimization_level": 0}
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3), compiler_options=QUICKLY)
+@functools.partial(jax.jit, static_argnums=(2, 3))
 def _solve(filters, alpha, temporal, solver):
     def total(w):
         values = optflow_jax.cost(w, alpha=alpha, temporal=temporal, solver=solver)
@@ -141,3 +137,52 @@ def test_weights_far_outside_the_range_are_right_or_flagged(oracle):
     slopes = _errors(truth, values[:3], gradients[:3])[1]
     assert slopes.max() <= 1e-5
     np.testing.assert_allclose(values[:3], [t for t, _ in truth], rtol=1e-5, atol=1e-37)
+
+
+def _nearly_constant(shape):
+    rng = np.random.RandomState(0)
+    return np.stack([1 + 10.0**-k * rng.randn(*shape) for k in range(5) for _ in range(4)])
+
+
+def _pixel_by_pixel(w, alpha, temporal):
+    """R and its gradient of one frame of at most 2 x 2 pixels, or of frames that do not meet.
+
+    K is then a number k, so each pixel has R = alpha c^2 / (alpha + (a^2 + b^2) / k) / 2. In long
+    double: the terms cancel more than the sparse oracle's float64 can bear.
+    """
+    w, alpha = w.astype(np.longdouble), np.longdouble(alpha)
+    frames, height, width = w.shape
+    k = (height == 2) + (width == 2) + temporal
+    dx, dy = (np.eye(n, k=1) - np.eye(n, k=-1) for n in (width, height))
+    dt = np.eye(frames, k=1) - np.eye(frames)
+    a, b, c = w @ dx.T, dy @ w, np.tensordot(dt, w, 1)
+    r = alpha * c / (alpha + (a * a + b * b) / k)
+    u, v = -a * r / (alpha * k), -b * r / (alpha * k)
+    return np.sum(c * r) / 2, (r * u) @ dx + dy.T @ (r * v) + np.tensordot(dt.T, r, 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "temporal", "solver", "scale", "alpha"),
+    [
+        ((7, 1, 7), False, "cholesky", 24.0, 0.05),  # was NaN for all of them
+        ((3, 1, 3), False, "auto", 1e-3, 1.0),  # the uniform flow takes away most of c
+        ((1, 2, 2), True, "cg", 1e3, 1e-3),  # the gradient's terms cancel
+        ((2, 2, 2), False, "cg", 100.0, 1e-2),
+        ((2, 1, 2), False, "cholesky", 24.0, 1e-2),
+    ],
+    ids=str,
+)
+def test_where_terms_cancel(oracle, shape, temporal, solver, scale, alpha):
+    """The terms of the gradient of tiny filters cancel; float32 alone was wrong by up to 0.09."""
+    filters = np.concatenate([_nearly_constant(shape), oracle.families(shape, 0)])
+    filters = (scale * filters).astype(np.float32)
+    alphas = np.full(len(filters), alpha, np.float32)
+    values, gradients, converged = jax.tree.map(
+        np.asarray, _solve(filters, alphas, temporal, solver)
+    )
+    assert converged.all()
+    if max(shape[1:]) <= 2:
+        truth = [_pixel_by_pixel(w, alphas[0], temporal) for w in filters]
+    else:
+        truth = _truth(oracle, filters, alphas, temporal)
+    assert _errors(truth, values, gradients).max() <= 1e-5

@@ -16,45 +16,62 @@ GOOD = np.ones((2, 2, 3, 4), np.float32)
 @pytest.mark.parametrize("function", [optflow_jax.cost, optflow_jax.cost_forward, optflow_jax.flow])
 def test_wrong_arguments_are_named(function):
     for filters, options, message in (
-        (np.ones((3, 4), np.float32), {}, r"filters must have shape .*got shape \(3, 4\)"),
-        (np.ones((2, 3, 4), np.int32), {}, "filters must have a floating dtype; got int32"),
-        (np.ones((2, 3, 4), np.complex64), {}, "filters must have a floating dtype"),
-        (np.ones((2, 0, 4), np.float32), {}, "filters must have T, H and W of at least 1"),
-        (GOOD, {"alpha": 0.0}, "alpha must be positive; got 0.0"),
-        (GOOD, {"alpha": -1}, "alpha must be positive"),
-        (GOOD, {"alpha": float("nan")}, "alpha must be positive"),
-        (GOOD, {"alpha": np.array([1.0, 0.0])}, "alpha must be positive"),
-        (GOOD, {"alpha": np.ones(3)}, r"alpha must be broadcastable to the batch \(2,\)"),
-        (GOOD, {"solver": "lu"}, r"solver must be one of \['auto', 'cg'.*got 'lu'"),
+        (np.ones((3, 4), np.float32), {}, r"filters: got shape \(3, 4\); accepted: \(\*batch"),
+        (np.ones((2, 3, 4), np.int32), {}, "filters: got dtype int32; accepted: .*floating"),
+        (np.ones((2, 3, 4), np.complex64), {}, "filters: got dtype complex64"),
+        (jnp.ones((2, 3, 4), jnp.float8_e4m3fn), {}, "filters: got dtype float8_e4m3fn"),
+        (np.ones((2, 0, 4), np.float32), {}, "filters: got shape .* T, H, W of at least 1"),
+        (None, {}, "filters: got None; accepted: an array"),
+        (GOOD, {"alpha": 0.0}, "alpha: got 0.0; accepted: positive, finite"),
+        (GOOD, {"alpha": -1}, "alpha: got -1"),
+        (GOOD, {"alpha": float("nan")}, "alpha: got nan"),
+        (GOOD, {"alpha": float("inf")}, "alpha: got inf"),
+        (GOOD, {"alpha": None}, "alpha: got None"),
+        (GOOD, {"alpha": "1"}, "alpha: got '1'"),
+        (GOOD, {"alpha": 1j}, "alpha: got 1j"),
+        (GOOD, {"alpha": np.array([1.0, 0.0])}, "alpha: got array"),
+        (GOOD, {"alpha": np.ones(3)}, r"alpha: got shape \(3,\); .* the batch \(2,\)"),
+        (GOOD, {"solver": "lu"}, "solver: got 'lu'; accepted: 'auto', 'cg'"),
+        (GOOD, {"solver": ["cg"]}, r"solver: got \['cg'\]; accepted: 'auto'"),
+        (GOOD, {"temporal": "no"}, "temporal: got 'no'; accepted: True, False"),
+        (GOOD, {"temporal": None}, "temporal: got None; accepted: True, False"),
     ):
         with pytest.raises(ValueError, match=message):
             function(filters, **options)
 
 
 def test_wrong_arguments_of_loss_are_named():
-    with pytest.raises(ValueError, match=r"v must have the shape \(2, 2, 3, 4\) of filters"):
+    with pytest.raises(ValueError, match=r"v: got shape \(2, 3, 4\); accepted: \(2, 2, 3, 4\)"):
         optflow_jax.loss(GOOD, GOOD, GOOD[0])
-    with pytest.raises(ValueError, match="u must have a floating dtype"):
+    with pytest.raises(ValueError, match="u: got dtype int"):
         optflow_jax.loss(GOOD, GOOD.astype(int), GOOD)
-    with pytest.raises(ValueError, match="alpha must be positive"):
+    with pytest.raises(ValueError, match="alpha: got -2.0"):
         optflow_jax.loss(GOOD, GOOD, GOOD, alpha=-2.0)
+    with pytest.raises(ValueError, match="temporal: got 'no'"):
+        optflow_jax.loss(GOOD, GOOD, GOOD, temporal="no")
 
 
 def test_wrong_arguments_of_kernels_are_named():
     kernel = np.ones((2, 3, 3, 4, 5), np.float32)
     for function in (optflow_jax.collapse, optflow_jax.regularizer):
-        with pytest.raises(ValueError, match=r"kernel must have shape \(T, H, W, in, out\)"):
-            function(kernel[0])
-        with pytest.raises(ValueError, match="kernel must have a floating dtype"):
-            function(kernel.astype(np.int8))
-        with pytest.raises(ValueError, match="channels must be 'mean', 'rgb', 'bgr'.*got 'luma'"):
-            function(kernel, channels="luma")
-        with pytest.raises(
-            ValueError, match="channels 'rgb' needs kernels of 3 input channels; got 4"
+        for bad, options, message in (
+            (kernel[0], {}, r"kernel: got shape \(3, 3, 4, 5\); accepted: \(T, H, W, in, out\)"),
+            (kernel[0], {"layout": "torch"}, r"kernel: .*accepted: \(out, in, T, H, W\)"),
+            (kernel, {"layout": "keras"}, "layout: got 'keras'; accepted: 'flax', 'torch'"),
+            (kernel.astype(np.int8), {}, "kernel: got dtype int8"),
+            (None, {}, "kernel: got None"),
+            (kernel, {"channels": "luma"}, "channels: got 'luma'; accepted: 'mean', 'rgb', 'bgr'"),
+            (kernel, {"channels": "rgb"}, "channels: got 'rgb' for a kernel of 4 input channels"),
+            (kernel, {"channels": [0.5, 0.5]}, "channels: got .*; accepted: one weight for each"),
+            (kernel, {"channels": None}, "channels: got None"),
         ):
-            function(kernel, channels="rgb")
-        with pytest.raises(ValueError, match="channels must have one weight for each of the 4"):
-            function(kernel, channels=[0.5, 0.5])
+            with pytest.raises(ValueError, match=message):
+                function(bad, **options)
+    with pytest.raises(ValueError, match="on_failure: got 'skip'; accepted: 'nan', 'drop'"):
+        optflow_jax.regularizer(kernel, on_failure="skip")
+    for where in ("(", None):
+        with pytest.raises(ValueError, match="where: got .*accepted: 'first', 'all', a regular"):
+            optflow_jax.tree_regularizer({"Conv_0": {"kernel": kernel}}, where=where)
 
 
 def test_an_alpha_that_is_traced_and_not_positive_gives_nan():
@@ -96,10 +113,40 @@ def test_empty_batches():
     assert optflow_jax.cost(np.ones((0, 2, 3, 3), np.float32)).shape == (0,)
 
 
+def test_strict_dtype_promotion():
+    with jax.numpy_dtype_promotion("strict"):
+        kernel = jnp.ones((2, 3, 3, 4, 5), jnp.bfloat16)
+        for alpha in (1, 0.5, np.float64(0.5)):
+            value, slope = jax.value_and_grad(optflow_jax.regularizer)(kernel, alpha=alpha)
+            assert value.dtype == slope.dtype == jnp.bfloat16
+        for temporal in (True, False):
+            for solver in ("auto", "sparse_cg", "sparse_direct"):
+                options = {"temporal": temporal, "solver": solver}
+                assert np.isfinite(optflow_jax.cost(GOOD, **options)).all()
+                assert optflow_jax.flow(GOOD, **options).converged.all()
+        assert optflow_jax.loss(GOOD, GOOD, GOOD, alpha=2).shape == (2,)
+
+
+def test_export_with_a_symbolic_batch():
+    (batch,) = jax.export.symbolic_shape("b")
+    shape = jax.ShapeDtypeStruct((batch, 2, 3, 4), jnp.float32)
+
+    def both(w):
+        cost, pull_back = jax.vjp(optflow_jax.cost, w)
+        return cost, pull_back(jnp.ones_like(cost))[0]
+
+    exported = jax.export.deserialize(jax.export.export(jax.jit(both))(shape).serialize())
+    for count in (1, 5):
+        filters = np.random.RandomState(0).randn(count, 2, 3, 4).astype(np.float32)
+        for got, expected in zip(exported.call(filters), both(filters), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_importing_needs_jax_alone():
     code = (
         "import sys, optflow_jax; heavy = {'flax', 'optax', 'channel_grad', 'experiments', "
-        "'matplotlib', 'tensorflow', 'absl'}; print(sorted(heavy & set(sys.modules)))"
+        "'matplotlib', 'tensorflow', 'absl', 'jaxtyping', 'jax.experimental.sparse'}; "
+        "print(sorted(heavy & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

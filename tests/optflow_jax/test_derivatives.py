@@ -12,9 +12,6 @@ import optflow_jax
 
 SOLVERS = ("auto", "cg", "cholesky", "sparse_cg", "sparse_direct")
 
-# Compiling takes longer than running here; unoptimised code takes half as long to compile.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 def _filters(*shape):
     return jnp.asarray(np.random.RandomState(8).randn(*shape))
@@ -48,7 +45,7 @@ def test_derivatives_of_the_flow(x64):
 
 def test_hessians_agree(x64):
     w, direction = _filters(2, 3, 4), _filters(2, 3, 4)[::-1]
-    hessian = quick_jit(jax.hessian(optflow_jax.cost_forward))(w).reshape(24, 24)
+    hessian = jax.jit(jax.hessian(optflow_jax.cost_forward))(w).reshape(24, 24)
     np.testing.assert_allclose(hessian, hessian.T, atol=1e-10)
     gradient = jax.jit(jax.grad(optflow_jax.cost))
     product = hessian @ direction.ravel()
@@ -90,9 +87,9 @@ def test_batches_agree_however_they_are_written(solver):
     def slopes(w, a):
         return jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(w, a)
 
-    (_, leading), gradients = quick_jit(slopes)(filters, alpha)
+    (_, leading), gradients = jax.jit(slopes)(filters, alpha)
     assert leading.shape == (2, 3)
-    (_, mapped), each = quick_jit(jax.vmap(jax.vmap(slopes)))(filters, alpha)
+    (_, mapped), each = jax.jit(jax.vmap(jax.vmap(slopes)))(filters, alpha)
     np.testing.assert_allclose(mapped, leading, rtol=1e-6)
     for a, b in zip(gradients, each, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
@@ -103,3 +100,22 @@ def test_batches_agree_however_they_are_written(solver):
     over_alpha = jax.vmap(cost, in_axes=(None, 0))(filters[0, 0], jnp.asarray([0.1, 0.5, 10.0]))
     np.testing.assert_allclose(over_alpha[1], leading[0, 0], rtol=1e-5)
     assert (jnp.diff(over_alpha) > 0).all()
+
+
+def test_second_derivatives_of_tiny_filters_which_are_solved_in_float64_too():
+    w = np.random.RandomState(8).randn(2, 1, 2, 2).astype(np.float32)
+
+    def hessian(w):
+        return jax.jit(jax.vmap(jax.hessian(optflow_jax.cost_forward)))(w)
+
+    def product(w):
+        slope = jax.jit(jax.grad(lambda w: optflow_jax.cost(w, on_failure="drop").sum()))
+        return jax.jvp(slope, (w,), (jnp.sin(w),))[1]
+
+    got = hessian(w), product(w)
+    with jax.enable_x64(True):
+        double = jnp.asarray(w, jnp.float64)
+        expected = hessian(double), product(double)
+    for x, y in zip(got, expected, strict=True):
+        assert x.dtype == jnp.float32
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)

@@ -1,5 +1,6 @@
 """Kernels of networks: collapse, the regularizer of a kernel and of a tree, a training step."""
 
+import equinox as eqx
 import flax.linen as nn
 import haiku as hk
 import jax
@@ -23,7 +24,7 @@ def test_collapse():
         "bgr": [0.1140, 0.5870, 0.2989],
     }
     for channels, values in weights.items():
-        expected = np.moveaxis(kernel @ np.zeros((5, 0)) if False else kernel, -1, 0)
+        expected = np.moveaxis(kernel, -1, 0)
         expected = np.tensordot(expected, np.array(values), axes=([4], [0]))
         np.testing.assert_allclose(
             optflow_jax.collapse(kernel, channels), expected, rtol=1e-5, atol=1e-6
@@ -147,13 +148,78 @@ def test_first_convolution_of_haiku_and_of_many_layers():
     assert optflow_jax.first_convolution(many) == "Conv_2/kernel"
 
 
+def test_torch_layout():
+    """(out, in, T, H, W), as PyTorch and Equinox have it, and not a word otherwise is an error."""
+    kernel = _kernel(2, 3, 4, 3, 5)
+    weight = kernel.transpose(4, 3, 0, 1, 2)
+    expected = optflow_jax.regularizer(kernel, channels="rgb")
+    got = optflow_jax.regularizer(weight, channels="rgb", layout="torch")
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+    conv = eqx.nn.Conv3d(3, 5, (2, 3, 4), key=jax.random.key(0))
+    network = {"layers": [eqx.tree_at(lambda c: c.weight, conv, jnp.asarray(weight))]}
+    params = eqx.filter(network, eqx.is_array)
+    for where in ("first", "all", "weight$"):
+        with pytest.raises(ValueError, match="layout: got None for the leaf 'layers/0/weight'"):
+            optflow_jax.tree_regularizer(params, where=where)
+        tree = optflow_jax.tree_regularizer(params, where=where, layout="torch", channels="rgb")
+        np.testing.assert_allclose(tree, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="layout: got None"):
+        optflow_jax.first_convolution(params)
+    assert optflow_jax.first_convolution(params, layout="torch") == "layers/0/weight"
+
+
+def test_a_stack_of_2d_kernels_is_not_a_3d_kernel():
+    stacked = {"kernel": _kernel(5, 3, 3, 4, 8), "bias": np.zeros((5, 8), np.float32)}
+    named = {"VmapConv_0": {"kernel": stacked["kernel"]}}
+    torch = {"c": {"weight": _kernel(5, 8, 4, 3, 3), "bias": np.zeros((5, 8, 1, 1), np.float32)}}
+    for params, layout in ((stacked, None), (named, None), (torch, "torch")):
+        for where in ("first", "all", "kernel|weight", lambda path, leaf: leaf.ndim == 5):
+            with pytest.raises(ValueError, match="stack"):
+                optflow_jax.tree_regularizer(params, where=where, layout=layout)
+    both = named | {"Conv_0": {"kernel": _kernel(2, 3, 3, 3, 4)}}
+    assert optflow_jax.first_convolution(both) == "Conv_0/kernel"
+
+
+def test_where_all_and_nnx_paths():
+    params = _params()
+    convolutions = [params[n]["kernel"] for n in ("Conv_0", "Conv_1", "Conv_10")]
+    expected = sum(map(optflow_jax.regularizer, convolutions))
+    np.testing.assert_allclose(
+        optflow_jax.tree_regularizer(params, where="all"), expected, rtol=1e-6
+    )
+    ends = {n: {k: {"value": x} for k, x in leaves.items()} for n, leaves in params.items()}
+    assert optflow_jax.first_convolution(ends) == "Conv_0/kernel"
+    some = optflow_jax.tree_regularizer(ends, where=r"Conv_\d+/kernel$")
+    np.testing.assert_allclose(some, expected, rtol=1e-6)
+
+
+def test_a_failed_filter_may_be_dropped():
+    kernel = _kernel(2, 3, 4, 1, 5)
+    kernel[0, 0, 0, 0, 1], kernel[:, :, :, :, 3] = np.nan, 1e25
+    good = np.delete(kernel, [1, 3], axis=4)
+    assert np.isnan(optflow_jax.regularizer(kernel))
+    value, slope = jax.value_and_grad(optflow_jax.regularizer)(kernel, on_failure="drop")
+    expected, others = jax.value_and_grad(optflow_jax.regularizer)(good)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_allclose(np.delete(slope, [1, 3], axis=4), others, rtol=1e-5, atol=1e-7)
+    assert not slope[..., [1, 3]].any()
+    nothing = kernel[..., [1, 3]]
+    assert optflow_jax.regularizer(nothing, on_failure="drop") == 0
+    tree = {"Conv_0": {"kernel": kernel}}
+    np.testing.assert_allclose(
+        optflow_jax.tree_regularizer(tree, on_failure="drop"), expected, rtol=1e-6
+    )
+    costs = optflow_jax.cost(optflow_jax.collapse(kernel), on_failure="drop")
+    assert costs[1] == costs[3] == 0 and (costs[jnp.array([0, 2, 4])] > 0).all()
+
+
 def test_what_cannot_be_chosen_is_named():
     params = _params()
     with pytest.raises(ValueError, match=r"chooses 'Dense_0/kernel' of shape \(8, 2\)"):
         optflow_jax.tree_regularizer(params, where="Dense_0/kernel")
-    with pytest.raises(ValueError, match="chooses none of the leaves .*Conv_0/bias"):
+    with pytest.raises(ValueError, match="where: got 'Conv_7'.*Conv_0/bias"):
         optflow_jax.tree_regularizer(params, where="Conv_7")
-    with pytest.raises(ValueError, match="no leaf of rank 5"):
+    with pytest.raises(ValueError, match="none of which has five axes"):
         optflow_jax.tree_regularizer({"Dense_0": params["Dense_0"]})
-    with pytest.raises(ValueError, match="cannot tell which of .*stem/kernel"):
+    with pytest.raises(ValueError, match="where: got 'first' for .*stem/kernel"):
         optflow_jax.tree_regularizer(params | {"stem": params["Conv_0"]})

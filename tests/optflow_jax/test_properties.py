@@ -41,15 +41,7 @@ properties = hypothesis.settings(
 )
 
 
-# Compiling takes longer than running here; unoptimised code takes half as long to compile.
-quick_jit = functools.partial(
-    jax.jit,
-    static_argnames="temporal",
-    compiler_options={"xla_backend_optimization_level": 0},
-)
-
-
-@quick_jit
+@functools.partial(jax.jit, static_argnames="temporal")
 def _costs(batch, alpha, temporal=True):
     return optflow_jax.cost(batch, alpha=alpha, temporal=temporal, solver="cg")
 
@@ -79,7 +71,7 @@ def test_grows_with_alpha_towards_the_cost_of_no_flow(w, alpha):
     np.testing.assert_allclose(most, 0.5 * np.sum(c * c), rtol=1e-4)
 
 
-@quick_jit
+@functools.partial(jax.jit, static_argnames="temporal")
 def _minimum(w, alpha, nudge, temporal):
     found = optflow_jax.flow(w, alpha=alpha, temporal=temporal, solver="cg")
     least = optflow_jax.loss(w, found.u, found.v, alpha=alpha, temporal=temporal)

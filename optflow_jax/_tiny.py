@@ -1,0 +1,77 @@
+"""Cost and gradient of the smallest filters in float64, because their float32 terms cancel.
+
+Two cancellations were measured inside the range that `cost` documents, both in systems with few
+pixels in a parity class of a frame (see `_operators.py`):
+
+- One pixel per class and one frame: R depends on ratios of pixels only where alpha is small, so its
+  gradient vanishes for constant filters. For filters of 2 x 2 pixels that are constant to 1e-4 the
+  terms of the gradient are 1e4 times its norm.
+- Two pixels with a null vector of K (1 x 3 pixels without the temporal term): a uniform flow takes
+  away c at no cost but for the sum of two numbers, which may cancel.
+
+No solver can help: u, v and r are rounded to float32 already. These filters are so small that
+solving them again costs next to nothing, so they always are, in float64, whatever
+`jax_enable_x64` says.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from optflow_jax._implicit import each_device, solve_here
+from optflow_jax._objective import attained, brightness, slopes
+from optflow_jax._sharding import alike
+
+# Pixels in the largest parity class of a frame, up to which float64 is used. Errors above 1e-5 were
+# seen up to 2 (frames of 2 x 2 and 1 x 3 pixels), and 9e-6 at 4 (3 x 3).
+_UP_TO = 4
+
+
+def is_tiny(w, temporal: bool) -> bool:
+    """Whether filters `(T, H, W, *batch)` are solved in float64."""
+    frames, height, width = w.shape[:3]
+    pixels = -(-height // 2) * -(-width // 2)
+    few = pixels <= _UP_TO and (frames == 1 or not temporal)
+    return few and w.size > 0 and w.dtype != jnp.float64
+
+
+def corrected(w, alpha, temporal: bool, converged, rounded):
+    """The cost and its slopes without the rounding of float32.
+
+    Args:
+        w: filters, `(T, H, W, *batch)`.
+        alpha: `(*batch,)`.
+        temporal: whether the flow is smooth in time.
+        converged: which filters to correct, `(*batch,)` bool.
+        rounded: the cost, dR/dW and dR/dalpha in the dtype of `w`, or the first of them.
+
+    Returns:
+        `rounded`, corrected. The correction counts as a constant, so the derivatives of the result
+        are those of `rounded`.
+    """
+    w, alpha = lax.stop_gradient((w, alpha))
+    cost, dw, dalpha = _in_float64(temporal)(*alike(w, alpha[None, None, None]))
+    known = converged & jnp.isfinite(cost[0, 0, 0])
+
+    def correct(x, exact):
+        return x + lax.stop_gradient(jnp.where(known, exact - x, 0))
+
+    return tuple(map(correct, rounded, (cost[0, 0, 0], dw, dalpha[0, 0, 0])))
+
+
+@functools.cache
+def _in_float64(temporal: bool):
+    def solve(w, alpha):
+        with jax.enable_x64(True):
+            a, b, c = brightness(w.astype(jnp.float64))
+            alpha = alpha.astype(jnp.float64)
+            m = solve_here(temporal, "cg", False, a, b, alpha, c)
+            cost = attained(a, b, c, alpha, m.z, m.u, m.v)
+            dw, dalpha = slopes(m.u, m.v, alpha * m.z, temporal)
+            cost = jnp.where(m.converged[0, 0, 0], cost, jnp.nan)
+            out = cost[None, None, None], dw, dalpha[None, None, None]
+            return tuple(x.astype(w.dtype) for x in out)
+
+    return each_device(solve)
