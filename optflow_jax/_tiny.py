@@ -71,7 +71,7 @@ def _in_float64(temporal: bool):
             cost = attained(a, b, c, alpha, m.z, m.u, m.v)
             dw, dalpha = slopes(m.u, m.v, alpha * m.z, temporal)
             cost = jnp.where(m.converged[0, 0, 0], cost, jnp.nan)
-            out = cost[None, None, None], dw, dalpha[None, None, None]
+            out = cost[None, None, None], dw, jnp.asarray(dalpha)[None, None, None]
             return tuple(x.astype(w.dtype) for x in out)
 
     return each_device(solve)
