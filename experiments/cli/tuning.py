@@ -21,7 +21,7 @@ from experiments.system.errors import ConfigError, UserError
 from experiments.system.files import write_json
 from experiments.training import statistics, sweep
 from experiments.training.settings import Config, at_least, get, record, with_settings
-from experiments.training.study import Run
+from experiments.training.study import MOST_SEEDS, Run
 
 FIRST_SEED = 1_000_000  # above the seeds of trials, which usually begin at 0
 VALIDATION = 0.1
@@ -67,6 +67,9 @@ def asked(values: flags.FlagValues, config: type[Config], seeds: Sequence[int]) 
     Raises:
       ConfigError: naming the flag.
     """
+    at_least("tune_trials", values.tune_trials, 1)
+    if values.tune_trials > MOST_SEEDS:
+        raise ConfigError("tune_trials", values.tune_trials, f"1 to {MOST_SEEDS}")
     if values.tune is None:
         return None
     if "metric" not in values:
@@ -77,7 +80,6 @@ def asked(values: flags.FlagValues, config: type[Config], seeds: Sequence[int]) 
     setting, tried = sweep.parse_sweep(values.tune, config, flag="tune")
     if setting == "metric":
         raise ConfigError("tune", values.tune, "another setting; --metric names the metrics")
-    at_least("tune_trials", values.tune_trials, 1)
     own = range(FIRST_SEED, FIRST_SEED + values.tune_trials)
     if set(own) & set(seeds):
         raise ConfigError("seed", seeds[0], f"seeds that --tune does not use ({own[0]} and on)")

@@ -23,8 +23,11 @@ from tests.experiments.analysis import video_study
 # Command -> its other flags: they make it quick, or its flags usable.
 COMMANDS = {
     "cifar_resnet56": ("--dataset=digits", "--depth=8"),
+    "cifar_vgg16": ("--dataset=digits",),
+    "mnist_smoothness": ("--dataset=digits",),
     "ucf101_convnet3d": ("--dataset=moving_digits", "--size=16", "--train_examples=32"),
     "prepare_data": ("--source=VIDEOS",),
+    "report": (),
     "analysis.correlation": ("--kernels=KERNELS", "--out=out"),
     "analysis.filters": ("--workdir=STUDY",),
     "analysis.metric_figures": (),
@@ -34,7 +37,11 @@ COMMANDS = {
     "benchmarks.optflow": ("--quick",),
 }
 # The name in front of the flags, by command and flag ("" for the other flags).
-NAMES = {("prepare_data", ""): "ucf101", ("prepare_data", "archive"): "mnist"}
+NAMES = {
+    ("prepare_data", ""): "ucf101",
+    ("prepare_data", "archive"): "mnist",
+    ("report", ""): "STUDY",
+}
 # Flags that do not go together with those of COMMANDS: they are given alone.
 ALONE = {("prepare_data", "archive"), ("analysis.correlation", "workdir")}
 
@@ -197,13 +204,13 @@ def test_nonsense_is_refused_by_name(name, flag, study, no_work, tmp_path, monke
     assert values
     for value in values:
         others = () if (name, flag) in ALONE else COMMANDS[name]
-        given = [*others, f"--{flag}={value}"]
+        given = [*([first] if first else []), *others, f"--{flag}={value}"]
         for word, place in places.items():
             given = [argument.replace(word, str(place)) for argument in given]
         with pytest.raises(UserError) as caught:
             command.call(
-                main, define, *([first] if first else []), *given,
-                accepts=getattr(module, "NAMES", ()),
+                main, define, *given, accepts=getattr(module, "NAMES", ()),
+                several=getattr(module, "SEVERAL", None),
             )  # fmt: skip
         told = str(caught.value)
         assert told.removeprefix("--").startswith(f"{flag}:"), (value, told)

@@ -39,7 +39,7 @@ def cifar10_command(archives, data_dir, registered=""):
         register(archives)
     sys.argv = ["prepare_data", "cifar10", "--source=tfds"]
     sys.argv += [f"--archive={archives}", f"--data_dir={data_dir}"]
-    cli_main.run(prepare_data.main, accepts=prepare_data.NAMES)
+    cli_main.run(prepare_data.main, prepare_data.define, accepts=prepare_data.NAMES)
 
 
 def ucf101(lists, root):
