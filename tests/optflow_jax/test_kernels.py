@@ -1,5 +1,7 @@
 """Kernels of networks: collapse, the regularizer of a kernel and of a tree, a training step."""
 
+import functools
+
 import equinox as eqx
 import flax.linen as nn
 import haiku as hk
@@ -10,6 +12,11 @@ import optax
 import pytest
 
 import optflow_jax
+
+# Only test_solvers.py tests the solvers; "cg" compiles in half the time of "auto".
+cost = functools.partial(optflow_jax.cost, solver="cg")
+regularizer = functools.partial(optflow_jax.regularizer, solver="cg")
+tree_regularizer = functools.partial(optflow_jax.tree_regularizer, solver="cg")
 
 
 def _kernel(*shape):
@@ -37,8 +44,8 @@ def test_collapse():
 def test_regularizer_is_the_mean_of_the_costs():
     kernel = _kernel(2, 3, 4, 3, 5)
     filters = optflow_jax.collapse(kernel, "rgb")
-    expected = optflow_jax.cost(filters, alpha=0.5, temporal=False).mean()
-    got = optflow_jax.regularizer(kernel, channels="rgb", alpha=0.5, temporal=False)
+    expected = cost(filters, alpha=0.5, temporal=False).mean()
+    got = regularizer(kernel, channels="rgb", alpha=0.5, temporal=False)
     np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
@@ -46,17 +53,15 @@ def test_regularizer_is_the_mean_of_the_costs():
 def test_half_precision_is_solved_in_float32(dtype):
     kernel = jnp.asarray(_kernel(2, 3, 4, 1, 5), dtype)
     filters = optflow_jax.collapse(kernel.astype(jnp.float32))
-    expected, slope = jax.value_and_grad(lambda w: optflow_jax.cost(w).sum())(filters)
+    expected, slope = jax.value_and_grad(lambda w: cost(w).sum())(filters)
     half = filters.astype(dtype)
-    got, gradient = jax.value_and_grad(lambda w: optflow_jax.cost(w).astype(jnp.float32).sum())(
-        half
-    )
-    assert optflow_jax.cost(half).dtype == gradient.dtype == dtype
+    got, gradient = jax.value_and_grad(lambda w: cost(w).astype(jnp.float32).sum())(half)
+    assert cost(half).dtype == gradient.dtype == dtype
     np.testing.assert_allclose(got, expected, rtol=2 * jnp.finfo(dtype).eps)
     np.testing.assert_array_equal(gradient, slope.astype(dtype))
-    flow = optflow_jax.flow(half)
+    flow = optflow_jax.flow(half, solver="cg")
     assert flow.u.dtype == flow.v.dtype == flow.residual.dtype == flow.cost.dtype == dtype
-    assert optflow_jax.regularizer(kernel).dtype == dtype
+    assert regularizer(kernel).dtype == dtype
 
 
 class _ConvNet(nn.Module):
@@ -79,7 +84,7 @@ def test_a_regularized_training_step(solver):
 
     def penalty(params):
         kernel = params["Conv_0"]["kernel"]
-        return optflow_jax.regularizer(kernel, channels="rgb", solver=solver)
+        return regularizer(kernel, channels="rgb", solver=solver)
 
     @jax.jit
     def step(params, state):
@@ -121,16 +126,14 @@ def _params():
 
 def test_tree_regularizer_chooses_leaves_by_path():
     params = _params()
-    each = {
-        n: optflow_jax.regularizer(params[n]["kernel"]) for n in ("Conv_0", "Conv_1", "Conv_10")
-    }
+    each = {n: regularizer(params[n]["kernel"]) for n in ("Conv_0", "Conv_1", "Conv_10")}
     assert optflow_jax.first_convolution(params) == "Conv_0/kernel"
-    np.testing.assert_allclose(optflow_jax.tree_regularizer(params), each["Conv_0"], rtol=1e-6)
-    some = optflow_jax.tree_regularizer(params, where=r"Conv_[01]/kernel$")
+    np.testing.assert_allclose(tree_regularizer(params), each["Conv_0"], rtol=1e-6)
+    some = tree_regularizer(params, where=r"Conv_[01]/kernel$")
     np.testing.assert_allclose(some, each["Conv_0"] + each["Conv_1"], rtol=1e-6)
-    every = optflow_jax.tree_regularizer(params, where=lambda path, leaf: leaf.ndim == 5)
+    every = tree_regularizer(params, where=lambda path, leaf: leaf.ndim == 5)
     np.testing.assert_allclose(every, sum(each.values()), rtol=1e-6)
-    gradient = jax.grad(lambda p: optflow_jax.tree_regularizer(p, channels="rgb"))(params)
+    gradient = jax.grad(lambda p: tree_regularizer(p, channels="rgb"))(params)
     assert np.any(gradient["Conv_0"]["kernel"]) and not np.any(gradient["Conv_1"]["kernel"])
 
 
@@ -140,8 +143,8 @@ def test_first_convolution_of_haiku_and_of_many_layers():
     assert sorted(params) == ["conv3_d", "conv3_d_1"]
     assert optflow_jax.first_convolution(params) == "conv3_d/w"
     np.testing.assert_allclose(
-        optflow_jax.tree_regularizer(params, where="^conv3_d/w$"),
-        optflow_jax.regularizer(params["conv3_d"]["w"]),
+        tree_regularizer(params, where="^conv3_d/w$"),
+        regularizer(params["conv3_d"]["w"]),
         rtol=1e-6,
     )
     many = {f"Conv_{i}": {"kernel": jnp.zeros((1, 1, 1, 1, 1))} for i in (2, 10, 7)}
@@ -152,16 +155,16 @@ def test_torch_layout():
     """(out, in, T, H, W), as PyTorch and Equinox have it, and not a word otherwise is an error."""
     kernel = _kernel(2, 3, 4, 3, 5)
     weight = kernel.transpose(4, 3, 0, 1, 2)
-    expected = optflow_jax.regularizer(kernel, channels="rgb")
-    got = optflow_jax.regularizer(weight, channels="rgb", layout="torch")
+    expected = regularizer(kernel, channels="rgb")
+    got = regularizer(weight, channels="rgb", layout="torch")
     np.testing.assert_allclose(got, expected, rtol=1e-6)
     conv = eqx.nn.Conv3d(3, 5, (2, 3, 4), key=jax.random.key(0))
     network = {"layers": [eqx.tree_at(lambda c: c.weight, conv, jnp.asarray(weight))]}
     params = eqx.filter(network, eqx.is_array)
     for where in ("first", "all", "weight$"):
         with pytest.raises(ValueError, match="layout: got None for the leaf 'layers/0/weight'"):
-            optflow_jax.tree_regularizer(params, where=where)
-        tree = optflow_jax.tree_regularizer(params, where=where, layout="torch", channels="rgb")
+            tree_regularizer(params, where=where)
+        tree = tree_regularizer(params, where=where, layout="torch", channels="rgb")
         np.testing.assert_allclose(tree, expected, rtol=1e-6)
     with pytest.raises(ValueError, match="layout: got None"):
         optflow_jax.first_convolution(params)
@@ -175,7 +178,7 @@ def test_a_stack_of_2d_kernels_is_not_a_3d_kernel():
     for params, layout in ((stacked, None), (named, None), (torch, "torch")):
         for where in ("first", "all", "kernel|weight", lambda path, leaf: leaf.ndim == 5):
             with pytest.raises(ValueError, match="stack"):
-                optflow_jax.tree_regularizer(params, where=where, layout=layout)
+                tree_regularizer(params, where=where, layout=layout)
     both = named | {"Conv_0": {"kernel": _kernel(2, 3, 3, 3, 4)}}
     assert optflow_jax.first_convolution(both) == "Conv_0/kernel"
 
@@ -183,13 +186,11 @@ def test_a_stack_of_2d_kernels_is_not_a_3d_kernel():
 def test_where_all_and_nnx_paths():
     params = _params()
     convolutions = [params[n]["kernel"] for n in ("Conv_0", "Conv_1", "Conv_10")]
-    expected = sum(map(optflow_jax.regularizer, convolutions))
-    np.testing.assert_allclose(
-        optflow_jax.tree_regularizer(params, where="all"), expected, rtol=1e-6
-    )
+    expected = sum(map(regularizer, convolutions))
+    np.testing.assert_allclose(tree_regularizer(params, where="all"), expected, rtol=1e-6)
     ends = {n: {k: {"value": x} for k, x in leaves.items()} for n, leaves in params.items()}
     assert optflow_jax.first_convolution(ends) == "Conv_0/kernel"
-    some = optflow_jax.tree_regularizer(ends, where=r"Conv_\d+/kernel$")
+    some = tree_regularizer(ends, where=r"Conv_\d+/kernel$")
     np.testing.assert_allclose(some, expected, rtol=1e-6)
 
 
@@ -197,29 +198,27 @@ def test_a_failed_filter_may_be_dropped():
     kernel = _kernel(2, 3, 4, 1, 5)
     kernel[0, 0, 0, 0, 1], kernel[:, :, :, :, 3] = np.nan, 1e25
     good = np.delete(kernel, [1, 3], axis=4)
-    assert np.isnan(optflow_jax.regularizer(kernel))
-    value, slope = jax.value_and_grad(optflow_jax.regularizer)(kernel, on_failure="drop")
-    expected, others = jax.value_and_grad(optflow_jax.regularizer)(good)
+    assert np.isnan(regularizer(kernel))
+    value, slope = jax.value_and_grad(regularizer)(kernel, on_failure="drop")
+    expected, others = jax.value_and_grad(regularizer)(good)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     np.testing.assert_allclose(np.delete(slope, [1, 3], axis=4), others, rtol=1e-5, atol=1e-7)
     assert not slope[..., [1, 3]].any()
     nothing = kernel[..., [1, 3]]
-    assert optflow_jax.regularizer(nothing, on_failure="drop") == 0
+    assert regularizer(nothing, on_failure="drop") == 0
     tree = {"Conv_0": {"kernel": kernel}}
-    np.testing.assert_allclose(
-        optflow_jax.tree_regularizer(tree, on_failure="drop"), expected, rtol=1e-6
-    )
-    costs = optflow_jax.cost(optflow_jax.collapse(kernel), on_failure="drop")
+    np.testing.assert_allclose(tree_regularizer(tree, on_failure="drop"), expected, rtol=1e-6)
+    costs = cost(optflow_jax.collapse(kernel), on_failure="drop")
     assert costs[1] == costs[3] == 0 and (costs[jnp.array([0, 2, 4])] > 0).all()
 
 
 def test_what_cannot_be_chosen_is_named():
     params = _params()
     with pytest.raises(ValueError, match=r"chooses 'Dense_0/kernel' of shape \(8, 2\)"):
-        optflow_jax.tree_regularizer(params, where="Dense_0/kernel")
+        tree_regularizer(params, where="Dense_0/kernel")
     with pytest.raises(ValueError, match="where: got 'Conv_7'.*Conv_0/bias"):
-        optflow_jax.tree_regularizer(params, where="Conv_7")
+        tree_regularizer(params, where="Conv_7")
     with pytest.raises(ValueError, match="none of which has five axes"):
-        optflow_jax.tree_regularizer({"Dense_0": params["Dense_0"]})
+        tree_regularizer({"Dense_0": params["Dense_0"]})
     with pytest.raises(ValueError, match="where: got 'first' for .*stem/kernel"):
-        optflow_jax.tree_regularizer(params | {"stem": params["Conv_0"]})
+        tree_regularizer(params | {"stem": params["Conv_0"]})
