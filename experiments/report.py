@@ -10,10 +10,13 @@ with one metric each, are joined; trials that are missing, diverged or there twi
 
 from __future__ import annotations
 
+import contextlib
+
 from absl import flags
 
 from experiments.cli import main as command
 from experiments.figures import report as figures
+from experiments.system.errors import UserError
 from experiments.system.files import write_text
 from experiments.training import report, report_tables
 
@@ -28,9 +31,13 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues, *workdirs: str) -> None:
-    parts = [report.read(path) for path in dict.fromkeys(workdirs)]
-    columns = report.join(parts)
     out = command.out_folder(values)
+    try:
+        columns = report.join([report.read(path) for path in dict.fromkeys(workdirs)])
+    except UserError:
+        with contextlib.suppress(OSError):
+            out.rmdir()  # if it is empty: nothing was written
+        raise
     rows, remarks = report.compare(columns), report.remarks(columns)
     text = report_tables.markdown(rows, remarks)
     write_text(out / "table.md", text)
