@@ -16,9 +16,9 @@ from absl import flags
 
 from experiments.cli import main as command
 from experiments.figures import report as figures
+from experiments.reports import studies, tables
 from experiments.system.errors import UserError
 from experiments.system.files import write_text
-from experiments.training import report, report_tables
 
 SEVERAL = "workdir"  # what the names on the command line are
 
@@ -33,16 +33,16 @@ def define(values: flags.FlagValues) -> None:
 def main(values: flags.FlagValues, *workdirs: str) -> None:
     out = command.out_folder(values)
     try:
-        columns = report.join([report.read(path) for path in dict.fromkeys(workdirs)])
+        columns = studies.join([studies.read(path) for path in dict.fromkeys(workdirs)])
     except UserError:
         with contextlib.suppress(OSError):
             out.rmdir()  # if it is empty: nothing was written
         raise
-    rows, remarks = report.compare(columns), report.remarks(columns)
-    text = report_tables.markdown(rows, remarks)
+    rows, remarks = studies.compare(columns), studies.remarks(columns)
+    text = tables.markdown(rows, remarks)
     write_text(out / "table.md", text)
-    write_text(out / "table.csv", report_tables.as_csv(rows))
-    write_text(out / "table.tex", report_tables.latex(rows))
+    write_text(out / "table.csv", tables.as_csv(rows))
+    write_text(out / "table.tex", tables.latex(rows))
     figures.draw(out, columns)
     print(text)
     print(f"in {out}: {'  '.join(sorted(path.name for path in out.iterdir()))}")

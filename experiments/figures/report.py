@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from experiments.figures.files import save
 from experiments.figures.training import by_epoch
-from experiments.training.report import Column
+from experiments.reports.studies import Column
 
 _SPLITS = ("train", "test")
 

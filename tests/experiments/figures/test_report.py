@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.figures import report as figures
-from experiments.training.report import Column
+from experiments.reports.studies import Column
 from experiments.training.task import Headline
 
 

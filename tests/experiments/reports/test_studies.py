@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from experiments.reports import paper_results, studies, tables
+from experiments.reports.studies import AT_ITS_BEST, SAME_VALUE, Part
 from experiments.system.errors import UserError
-from experiments.training import paper_results, report, report_tables, statistics
-from experiments.training.report import AT_ITS_BEST, SAME_VALUE, Part
+from experiments.training import statistics
 
 HEADLINE = {"name": "accuracy", "higher_is_better": True, "percent": True}
 BASE = {"model": "resnet56", "optimizer": "sgd", "batch_size": 8, "epochs": 160.0}
@@ -55,8 +56,8 @@ def some(values, seeds):
 
 
 def test_statistics_are_those_of_scipy():
-    (column,) = report.join([part("w", {"l2": L2, "sobolev": SOBOLEV})])
-    first, row = report.compare([column])
+    (column,) = studies.join([part("w", {"l2": L2, "sobolev": SOBOLEV})])
+    first, row = studies.compare([column])
     before, after = np.array(list(L2.values())), np.array(list(SOBOLEV.values()))
     test = scipy.stats.ttest_rel(after, before)
     assert (first.baseline, row.baseline, row.kind, row.pairs) == (None, "l2", None, 6)
@@ -72,16 +73,16 @@ def test_statistics_are_those_of_scipy():
 
 
 def test_parts_with_ranges_of_seeds_and_with_one_metric_each_give_the_whole_study():
-    whole = report.compare(report.join([part("w", {"l2": L2, "sobolev": SOBOLEV})]))
+    whole = studies.compare(studies.join([part("w", {"l2": L2, "sobolev": SOBOLEV})]))
     parts = [
         part("a", {"l2": some(L2, range(2)), "sobolev": some(SOBOLEV, range(2))}),
         part("b", {"l2": some(L2, range(2, 6))}),
         part("c", {"sobolev": some(SOBOLEV, range(2, 6))}),
     ]
-    joined = report.compare(report.join(parts))
+    joined = studies.compare(studies.join(parts))
     for a, b in zip(whole, joined, strict=True):
         assert dataclasses.replace(a, column=None) == dataclasses.replace(b, column=None)
-    assert report.remarks([joined[0].column]) == []
+    assert studies.remarks([joined[0].column]) == []
     assert len(joined[0].column.metrics) == 12
 
 
@@ -90,13 +91,13 @@ def test_missing_diverged_and_duplicate_trials_are_listed_and_counted():
         part("a", {"l2": some(L2, [0, 1]), "sobolev": some(SOBOLEV, [0])}, seeds=[0, 1]),
         part("b", {"l2": some(L2, [1, 4]), "sobolev": some(SOBOLEV, [4])}, [1, 4, 5], failed=[5]),
     ]
-    (column,) = report.join(parts)
+    (column,) = studies.join(parts)
     assert column.missing == {"l2": [2, 3], "sobolev": [1, 2, 3]}
     assert column.duplicates == [("l2", 1, ["a", "b"])]
-    first, row = report.compare([column])
+    first, row = studies.compare([column])
     assert (first.n, first.diverged, first.missing) == (3, 1, 2)
     assert (row.n, row.diverged, row.missing, row.pairs) == (2, 1, 3, 2)
-    lines = "\n".join(report.remarks([column]))
+    lines = "\n".join(studies.remarks([column]))
     where = "resnet56, sgd, batch 8, cifar10"
     assert f"missing: {where}, sobolev, seeds 1 to 3" in lines
     assert f"diverged: {where}, l2, seeds 5" in lines
@@ -106,16 +107,16 @@ def test_missing_diverged_and_duplicate_trials_are_listed_and_counted():
 def test_contradictory_duplicates_are_an_error():
     parts = [part("a", {"l2": {0: 0.5}}), part("b", {"l2": {0: 0.6}})]
     with pytest.raises(UserError, match=r"a and b contradict each other about l2, seed 0 .*0\.5"):
-        report.join(parts)
+        studies.join(parts)
     failed = part("b", {"l2": {}}, seeds=[0], failed=[0])
     with pytest.raises(UserError, match="contradict"):
-        report.join([parts[0], failed])
+        studies.join([parts[0], failed])
 
 
 def test_a_duplicate_may_differ_in_its_speed():
     parts = [part("a", {"l2": {0: 0.5}}), part("b", {"l2": {0: 0.5}})]
     parts[1].summary["runs"][0]["trials"][0]["images_per_second"] = 3.0
-    assert len(report.join(parts)[0].duplicates) == 1
+    assert len(studies.join(parts)[0].duplicates) == 1
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_a_duplicate_may_differ_in_its_speed():
 )
 def test_different_configurations_are_refused_by_name(other, named):
     with pytest.raises(UserError) as caught:
-        report.join([part("a", {"l2": {0: 0.5}, "sobolev": {0: 0.5}}), other])
+        studies.join([part("a", {"l2": {0: 0.5}, "sobolev": {0: 0.5}}), other])
     assert named in str(caught.value) and "b is of another configuration than a" in str(
         caught.value
     )
@@ -140,7 +141,7 @@ def test_other_data_of_the_same_name_are_refused():
     other = part("b", {"l2": {1: 0.5}})
     other.settings["dataset"]["fingerprint"] = "g"
     with pytest.raises(UserError, match="dataset.fingerprint: f there, g here"):
-        report.join([part("a", {"l2": {0: 0.5}}), other])
+        studies.join([part("a", {"l2": {0: 0.5}}), other])
 
 
 def test_columns_are_networks_datasets_optimizers_and_batch_sizes():
@@ -150,14 +151,14 @@ def test_columns_are_networks_datasets_optimizers_and_batch_sizes():
         part("c", {"l2": L2, "sobolev": SOBOLEV}, optimizer="adam"),
         part("d", {"l2": L2, "sobolev": SOBOLEV}, dataset="digits"),
     ]
-    columns = report.join(parts)
+    columns = studies.join(parts)
     assert [column.title for column in columns] == [
         "resnet56, sgd, batch 8, cifar10",
         "resnet56, sgd, batch 128, cifar10",
         "resnet56, adam, batch 8, cifar10",
         "resnet56, sgd, batch 8, digits",
     ]
-    rows = report.compare(columns)
+    rows = studies.compare(columns)
     papers = [row.paper.mean if row.paper else None for row in rows[1::2]]
     assert papers == [87.99, 93.39, 90.02, None]
     # One family: four equal p-values, each multiplied by four.
@@ -171,8 +172,8 @@ def test_tuned_runs_are_compared_with_the_tuned_baseline():
         "l2,learning_rate=0.3": {s: L2[s] + 0.01 + 0.001 * s for s in range(4)},
     }
     chosen = {"l2": {"run": "l2,learning_rate=0.3"}, "sobolev": {"run": "sobolev"}}
-    (column,) = report.join([part("w", runs, tuning={"chosen": chosen})])
-    rows = report.compare([column])
+    (column,) = studies.join([part("w", runs, tuning={"chosen": chosen})])
+    rows = studies.compare([column])
     assert [(row.run, row.baseline, row.kind) for row in rows] == [
         ("l2", None, None),
         ("sobolev", "l2", SAME_VALUE),
@@ -220,18 +221,18 @@ def test_p_values_where_nothing_or_everything_differs_alike():
 
 
 def test_tables_say_the_same_numbers_in_three_formats():
-    columns = report.join([part("a", {"l2": L2, "sobolev": SOBOLEV})])
-    rows = report.compare(columns)
-    text = report_tables.markdown(rows, ["missing: x"])
+    columns = studies.join([part("a", {"l2": L2, "sobolev": SOBOLEV})])
+    rows = studies.compare(columns)
+    text = tables.markdown(rows, ["missing: x"])
     mean = f"{100 * np.mean(list(SOBOLEV.values())):.2f}"
     line = next(x for x in text.splitlines() if x.startswith("| sobolev |"))
     assert mean in line and "87.99" in line and "+10.8 %" in line
     assert "- missing: x" in text and "| resnet56 | sgd | l2 | 93.24 | 91.96 | 86.54 |" in text
-    header, _, second = report_tables.as_csv(rows).splitlines()
+    header, _, second = tables.as_csv(rows).splitlines()
     record = dict(zip(header.split(","), second.split(","), strict=True))
     assert float(record["mean"]) == rows[1].mean and record["baseline"] == "l2"
     assert float(record["paper_mean_percent"]) == 87.99
-    tex = report_tables.latex(rows)
+    tex = tables.latex(rows)
     assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 1
     assert mean in tex and r"+10.8 \%" in tex and "_" not in tex.replace(r"\_", "")
     widths = {x.count("&") for x in tex.splitlines() if "&" in x}
@@ -253,24 +254,24 @@ def test_reading_workdirs(tmp_path):
     folder = tmp_path / "w"
     folder.mkdir()
     with pytest.raises(UserError, match=r"workdir: got .*w; accepted: .*no config\.json"):
-        report.read(str(folder))
+        studies.read(str(folder))
     (folder / "config.json").write_text(json.dumps({"settings": whole.settings}))
-    early = report.read(str(folder))
+    early = studies.read(str(folder))
     assert early.summary is None
     with pytest.raises(UserError, match="no trial has ended in"):
-        report.join([early])
+        studies.join([early])
     # Beside a part that has ended, its trials are missing ones.
     early.settings["seeds"] = [1]
-    (column,) = report.join([whole, early])
+    (column,) = studies.join([whole, early])
     assert column.missing == {"l2": [1]}
     (folder / "summary.json").write_text(json.dumps(whole.summary))
     (folder / "metrics.jsonl").write_text('{"run": "l2", "seed": 0}\n{"run": "l')
-    got = report.read(str(folder))
+    got = studies.read(str(folder))
     assert got.summary == whole.summary and got.metrics == [{"run": "l2", "seed": 0}]
     (folder / "summary.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
-        report.read(str(folder))
+        studies.read(str(folder))
     (folder / "summary.json").unlink()
     (folder / "config.json").write_text(json.dumps({"settings": {"seeds": [0]}}))
     with pytest.raises(UserError, match="not of this version or is damaged"):
-        report.read(str(folder))
+        studies.read(str(folder))

@@ -13,11 +13,12 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from experiments.reports import paper_results
+from experiments.reports.paper_results import Reported
 from experiments.system.errors import ConfigError, UserError
-from experiments.training import paper_results, statistics
+from experiments.training import statistics
 from experiments.training.checkpoints import differences
 from experiments.training.config import MetricConfig
-from experiments.training.paper_results import Reported
 from experiments.training.settings import leaves
 from experiments.training.task import Headline
 

@@ -6,8 +6,8 @@ import csv
 import io
 from collections.abc import Sequence
 
-from experiments.training import paper_results
-from experiments.training.report import Row
+from experiments.reports import paper_results
+from experiments.reports.studies import Row
 from experiments.training.task import Headline
 
 _HEADERS = (
