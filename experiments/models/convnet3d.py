@@ -37,9 +37,8 @@ class ConvNet3D(nn.Module):
 
     Example:
       >>> model = ConvNet3D(num_classes=10)
-      >>> clips = jnp.zeros((2, 16, 16, 16, 3))
-      >>> variables = model.init(jax.random.key(0), clips, train=False)
-      >>> model.apply(variables, clips, train=True, rngs={"dropout": jax.random.key(1)}).shape
+      >>> clips = jnp.zeros((2, 16, 112, 112, 3))
+      >>> jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), clips, False)[0]).shape
       (2, 10)
     """
 

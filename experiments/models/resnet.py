@@ -57,9 +57,9 @@ class ResNet(nn.Module):
         float32.
 
     Example:
-      >>> model = ResNet(depth=8, num_classes=10)
-      >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), train=False)
-      >>> model.apply(variables, jnp.zeros((4, 8, 8, 3)), train=False).shape
+      >>> model = ResNet(depth=56, num_classes=10)
+      >>> images = jnp.zeros((4, 32, 32, 3))
+      >>> jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images, False)[0]).shape
       (4, 10)
     """
 

@@ -30,8 +30,8 @@ class VGG16(nn.Module):
 
     Example:
       >>> model = VGG16(num_classes=10, width=16)
-      >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
-      >>> model.apply(variables, jnp.zeros((4, 32, 32, 3)), train=False).shape
+      >>> images = jnp.zeros((4, 32, 32, 3))
+      >>> jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images, False)[0]).shape
       (4, 10)
     """
 

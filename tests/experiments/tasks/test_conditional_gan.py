@@ -18,6 +18,7 @@ from experiments.training.task import Batch
 from tests.experiments.small import HOST
 
 CLASSES = 3
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 class Generator(nn.Module):
