@@ -64,7 +64,7 @@ def run(
         if not flags.FLAGS["verbosity"].present:  # Orbax logs every file; --verbosity=0 shows it.
             logging.set_verbosity(logging.FATAL)
         interrupt.install()
-        sys.excepthook = _without_closed_loops(sys.excepthook)
+        sys.unraisablehook = _without_closed_loops(sys.unraisablehook)
         try:
             names = parse_flags(values, argv, accepts, several)
             main(values, *names)
@@ -223,15 +223,16 @@ def _check_text(name: str, value: Any) -> None:
         raise ConfigError(name, value, "the home folder of a user of this machine") from error
 
 
-def _without_closed_loops(hook: Callable[..., None]) -> Callable[..., None]:
-    """The hook, silent for what Orbax's threads raise after a failed save, dozens of times.
+def _without_closed_loops(hook: Callable[[Any], object]) -> Callable[[Any], None]:
+    """The `sys.unraisablehook`, silent for what Orbax's threads raise after a failed save.
 
-    The save itself has raised by then, with the reason.
+    The save itself has raised by then, with the reason; its threads add dozens of tracebacks.
     """
 
-    def filtered(kind, error, trace):
-        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-            hook(kind, error, trace)
+    def filtered(unraisable):
+        closed = str(unraisable.exc_value) == "Event loop is closed"
+        if not (closed and unraisable.exc_type is RuntimeError):
+            hook(unraisable)
 
     return filtered
 
