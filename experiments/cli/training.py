@@ -23,12 +23,13 @@ from experiments.figures import sweep as sweep_figures
 from experiments.figures import training as figures
 from experiments.system.errors import ConfigError, NonFiniteError, UserError
 from experiments.system.files import write_json
-from experiments.training import statistics, study, sweep
+from experiments.training import devices, statistics, study, sweep
 from experiments.training.loop import CheckpointPolicy
 from experiments.training.settings import Config, at_least, one_of, record, with_settings
+from experiments.training.sharding import STATISTICS, BatchSharding
 from experiments.training.study import Run
 
-RUN, DATA, SWEEPS = "run", "data", "several runs"
+RUN, DATA, DEVICES, SWEEPS = "run", "data", "devices", "several runs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Experiment:
         """Defines the flags of the command."""
         _define_run(values, self)
         _define_data(values, self)
+        _define_devices(values)
         settings_flags.define_settings(values, self.config, self.presets)
         _define_sweeps(values, self)
 
@@ -132,6 +134,26 @@ def _define_data(values: flags.FlagValues, experiment: Experiment) -> None:
         define(name, None, text, **where)
 
 
+def _define_devices(values: flags.FlagValues) -> None:
+    where: dict[str, Any] = {"flag_values": values, "module_name": DEVICES}
+    flags.DEFINE_string(
+        "devices", "1", "Devices of this machine that are used. Accepted: all, or a number.",
+        **where,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "shard", "trials",
+        "What is divided among several devices. trials: each device trains trials of its own. "
+        "batch: all train one trial, each on its part of every batch. Accepted: trials, batch.",
+        **where,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "batch_statistics", "global",
+        "With --shard=batch: batch normalization over the whole batch (global: the numbers of one "
+        "device, two all-reduces for each layer) or over the part of each device (local: usual "
+        "and fast, other numbers). Accepted: global, local.", **where,
+    )  # fmt: skip
+
+
 def _define_sweeps(values: flags.FlagValues, experiment: Experiment) -> None:
     where: dict[str, Any] = {"flag_values": values, "module_name": SWEEPS}
     names = ", ".join(sweep.sweepable(experiment.config))
@@ -192,6 +214,7 @@ def _main(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
         resume=values.resume,
         policy=CheckpointPolicy(steps=values.checkpoint_every),
         command=sys.argv,
+        **_devices(values),
     )
     tuned = None
     if tune is not None:
@@ -211,6 +234,18 @@ def _main(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
         trials = "1 trial" if len(failed) == 1 else f"{len(failed)} trials"
         raise NonFiniteError(f"{trials} did not end: {'; '.join(failed)}")
     return summary
+
+
+def _devices(values: flags.FlagValues) -> dict[str, Any]:
+    """What `study.train` takes of the devices."""
+    one_of("shard", values.shard, ("trials", "batch"))
+    one_of("batch_statistics", values.batch_statistics, STATISTICS)
+    chosen = devices.choose(values.devices)
+    if values.shard == "batch":
+        return {"sharding": BatchSharding.over(chosen, values.batch_statistics)}
+    if values.batch_statistics != "global":
+        raise ConfigError("batch_statistics", values.batch_statistics, "local with --shard=batch")
+    return {"devices": chosen if values.devices != "1" else None}
 
 
 def _take_defaults(experiment: Experiment, values: flags.FlagValues) -> None:

@@ -86,7 +86,7 @@ def train_trial(
     state, best, records = executor.initial_state(seed), None, []
     restored = checkpoints.restore(state)
     if restored is not None:
-        state, extra = restored
+        state, extra = executor.placed(restored[0]), restored[1]
         best, records = extra["best"], extra["records"]
         notice(f"{trial.label}: going on from step {int(state.step)} of {trial.steps}")
     first_step = step = int(state.step)

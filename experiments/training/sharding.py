@@ -57,6 +57,16 @@ class BatchSharding:
         """The number of devices."""
         return self.mesh.size
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the numbers of a trial depend on: nothing, up to rounding, if statistics are global.
+
+        Values for the record of a run.
+        """
+        if self.statistics == "global":
+            return {}
+        return {"batch_statistics": self.statistics, "batch_parts": self.parts}
+
     def check(self, batch_size: int) -> None:
         """Refuses a batch that cannot be divided evenly.
 

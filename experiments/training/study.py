@@ -12,10 +12,12 @@ import dataclasses
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments.data.dataset import Dataset
@@ -26,8 +28,10 @@ from experiments.system.output import say
 from experiments.training import settings, statistics
 from experiments.training.checkpoints import differences, read_latest_extra
 from experiments.training.config import Length
+from experiments.training.devices import spread
 from experiments.training.execution import Executor
 from experiments.training.loop import DEFAULT_POLICY, CheckpointPolicy, Trial, train_trial
+from experiments.training.sharding import BatchSharding
 from experiments.training.task import Task
 from experiments.training.workdir import Workdir
 
@@ -55,6 +59,8 @@ def train(
     seeds: Sequence[int],
     resume: bool = False,
     policy: CheckpointPolicy = DEFAULT_POLICY,
+    devices: Sequence[jax.Device] | None = None,
+    sharding: BatchSharding | None = None,
     command: Sequence[str] | None = None,
     notice: Callable[[str], None] = say,
 ) -> dict[str, Any]:
@@ -74,6 +80,9 @@ def train(
       seeds: each fixes initialisation, order of the data and augmentation of one trial.
       resume: goes on with what is in the folder; further seeds and runs may be added.
       policy: when checkpoints are saved, besides after every evaluation.
+      devices: trials run side by side, one on each of them; by default one after
+        another on JAX's default device.
+      sharding: divides the batches of every trial among devices, instead.
       command: the command line, for the record.
       notice: is called with lines about progress and damage.
 
@@ -92,7 +101,8 @@ def train(
     examples = len(dataset.train)
     for _, length in built.values():
         length.steps(examples)
-    recorded = {run.name: settings.record(run.config) for run in runs}
+    shared = sharding.settings if sharding else {}
+    recorded = {run.name: settings.record(run.config) | shared for run in runs}
     headline = built[runs[0].name][0].headline
     data = {"name": dataset.name, "fingerprint": dataset.fingerprint}
     study_settings = {
@@ -142,29 +152,38 @@ def train(
                 "wall_seconds": previous["wall_seconds"] + time.monotonic() - started,
             }
 
-        for run in runs:
-            wanted = [s for s in seeds if s not in {t["seed"] for t in trials[run.name]}]
-            if not wanted:
-                continue
+        jobs = [
+            (run, seed)
+            for run in runs
+            for seed in seeds
+            if seed not in {t["seed"] for t in trials[run.name]}
+        ]
+        executors = threading.local()  # One for each device, of the run that it works at.
+
+        def work(job: tuple[Run, int]) -> dict[str, Any]:
+            run, seed = job
             task, length = built[run.name]
-            executor = Executor(task, dataset, length.batch_size)
-            for seed in wanted:
-                identity = _identity(experiment, data, recorded[run.name], seed)
-                trial = Trial(
-                    run.name,
-                    seed,
-                    length.steps(examples),
-                    length.steps_between_evaluations(examples),
-                    identity,
-                )
-                try:
-                    result = train_trial(executor, trial, folder, policy, notice)
-                except NonFiniteError as error:
-                    notice(f"error: {error}")
-                    result = {"seed": seed, "error": str(error), f"test_{headline.name}": None}
-                result["identity"] = _short(identity)
-                trials[run.name] = sorted([*trials[run.name], result], key=lambda t: t["seed"])
-                write_json(folder.summary_path, summary())
+            if getattr(executors, "run", None) is not run:
+                executors.run = run
+                executors.executor = Executor(task, dataset, length.batch_size, sharding=sharding)
+            identity = _identity(experiment, data, recorded[run.name], seed)
+            trial = Trial(
+                run.name,
+                seed,
+                length.steps(examples),
+                length.steps_between_evaluations(examples),
+                identity,
+            )
+            try:
+                result = train_trial(executors.executor, trial, folder, policy, notice)
+            except NonFiniteError as error:
+                notice(f"error: {error}")
+                result = {"seed": seed, "error": str(error), f"test_{headline.name}": None}
+            return result | {"identity": _short(identity)}
+
+        for (run, _), result in spread(jobs, work, devices):
+            trials[run.name] = sorted([*trials[run.name], result], key=lambda t: t["seed"])
+            write_json(folder.summary_path, summary())
         final = summary()
         write_json(folder.summary_path, final)
     return final
