@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +15,7 @@ from typing import Any
 from absl import flags
 
 from experiments import data
+from experiments.cli import devices as cli_devices
 from experiments.cli import flags as settings_flags
 from experiments.cli import main as command
 from experiments.cli import tuning
@@ -23,10 +26,9 @@ from experiments.figures import sweep as sweep_figures
 from experiments.figures import training as figures
 from experiments.system.errors import ConfigError, NonFiniteError, UserError
 from experiments.system.files import write_json
-from experiments.training import devices, statistics, study, sweep
+from experiments.training import processes, statistics, study, sweep
 from experiments.training.loop import CheckpointPolicy
 from experiments.training.settings import Config, at_least, one_of, record, with_settings
-from experiments.training.sharding import STATISTICS, BatchSharding
 from experiments.training.study import Run
 
 RUN, DATA, DEVICES, SWEEPS = "run", "data", "devices", "several runs"
@@ -71,7 +73,7 @@ class Experiment:
         """Defines the flags of the command."""
         _define_run(values, self)
         _define_data(values, self)
-        _define_devices(values)
+        cli_devices.define(values, DEVICES)
         settings_flags.define_settings(values, self.config, self.presets)
         _define_sweeps(values, self)
 
@@ -134,26 +136,6 @@ def _define_data(values: flags.FlagValues, experiment: Experiment) -> None:
         define(name, None, text, **where)
 
 
-def _define_devices(values: flags.FlagValues) -> None:
-    where: dict[str, Any] = {"flag_values": values, "module_name": DEVICES}
-    flags.DEFINE_string(
-        "devices", "1", "Devices of this machine that are used. Accepted: all, or a number.",
-        **where,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "shard", "trials",
-        "What is divided among several devices. trials: each device trains trials of its own. "
-        "batch: all train one trial, each on its part of every batch. Accepted: trials, batch.",
-        **where,
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "batch_statistics", "global",
-        "With --shard=batch: batch normalization over the whole batch (global: the numbers of one "
-        "device, two all-reduces for each layer) or over the part of each device (local: usual "
-        "and fast, other numbers). Accepted: global, local.", **where,
-    )  # fmt: skip
-
-
 def _define_sweeps(values: flags.FlagValues, experiment: Experiment) -> None:
     where: dict[str, Any] = {"flag_values": values, "module_name": SWEEPS}
     names = ", ".join(sweep.sweepable(experiment.config))
@@ -189,6 +171,15 @@ def _searched(config: type[Config]) -> str:
 
 
 def _main(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
+    cli_devices.join(values)
+    with contextlib.ExitStack() as stack:
+        if not processes.is_first():  # The first process speaks for all.
+            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+        return _train(experiment, values)
+
+
+def _train(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
     _take_defaults(experiment, values)
     seeds = _seeds(values)
     if values.checkpoint_every is not None:
@@ -214,13 +205,15 @@ def _main(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
         resume=values.resume,
         policy=CheckpointPolicy(steps=values.checkpoint_every),
         command=sys.argv,
-        **_devices(values),
+        **cli_devices.chosen(values),
     )
     tuned = None
     if tune is not None:
         _refuse_a_second_study(path, values.resume)
         runs, tuned = tuning.choose(tune, runs, dataset, values.validation, path, train)
     summary = train(runs, dataset, workdir=path, seeds=seeds)
+    if not processes.is_first():
+        return summary
     figures.draw(path, summary)
     experiment.draw(path, summary)
     print(f"\n{statistics.table(summary) if tuned is None else tuning.tables(summary, tuned)}")
@@ -234,18 +227,6 @@ def _main(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
         trials = "1 trial" if len(failed) == 1 else f"{len(failed)} trials"
         raise NonFiniteError(f"{trials} did not end: {'; '.join(failed)}")
     return summary
-
-
-def _devices(values: flags.FlagValues) -> dict[str, Any]:
-    """What `study.train` takes of the devices."""
-    one_of("shard", values.shard, ("trials", "batch"))
-    one_of("batch_statistics", values.batch_statistics, STATISTICS)
-    chosen = devices.choose(values.devices)
-    if values.shard == "batch":
-        return {"sharding": BatchSharding.over(chosen, values.batch_statistics)}
-    if values.batch_statistics != "global":
-        raise ConfigError("batch_statistics", values.batch_statistics, "local with --shard=batch")
-    return {"devices": chosen if values.devices != "1" else None}
 
 
 def _take_defaults(experiment: Experiment, values: flags.FlagValues) -> None:

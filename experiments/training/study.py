@@ -8,6 +8,7 @@ summary = train("my_experiment", [Run("sgd", config)], dataset, build, workdir="
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -25,7 +26,7 @@ from experiments.system import environment
 from experiments.system.errors import ConfigError, NonFiniteError, UserError
 from experiments.system.files import write_json
 from experiments.system.output import say
-from experiments.training import settings, statistics
+from experiments.training import processes, settings, statistics
 from experiments.training.checkpoints import differences, read_latest_extra
 from experiments.training.config import Length
 from experiments.training.devices import spread
@@ -33,6 +34,7 @@ from experiments.training.execution import Executor
 from experiments.training.loop import DEFAULT_POLICY, CheckpointPolicy, Trial, train_trial
 from experiments.training.sharding import BatchSharding
 from experiments.training.task import Task
+from experiments.training.trial_files import Nowhere, OnDisk, TrialFiles
 from experiments.training.workdir import Workdir
 
 MOST_SEEDS = 100_000
@@ -114,17 +116,28 @@ def train(
         "provenance": dataset.provenance,
         "environment": environment.describe(),
     }
-    with Workdir(workdir, study_settings, resume=resume, record=facts, notice=notice) as folder:
-        if resume and not folder.existed:
-            notice(f"nothing to resume in {folder.path}: training from the first step")
-        previous = folder.read_summary() or {"runs": [], "wall_seconds": 0.0}
-        trials = {
-            run.name: _finished(previous, run.name, recorded[run.name], experiment, data, seeds)
-            for run in runs
-        }
-        for name, rows in trials.items():
-            for row in rows:
-                _restore_metrics(folder, name, row, notice)
+    with contextlib.ExitStack() as held:
+        folder: Workdir | None = None  # Of several processes only the first one has it.
+
+        def begin() -> dict[str, Any]:
+            nonlocal folder
+            folder = held.enter_context(
+                Workdir(workdir, study_settings, resume=resume, record=facts, notice=notice)
+            )
+            if resume and not folder.existed:
+                notice(f"nothing to resume in {folder.path}: training from the first step")
+            previous = folder.read_summary() or {"runs": [], "wall_seconds": 0.0}
+            trials = {
+                run.name: _finished(previous, run.name, recorded[run.name], experiment, data, seeds)
+                for run in runs
+            }
+            for name, rows in trials.items():
+                for row in rows:
+                    _restore_metrics(folder, name, row, notice)
+            return {"trials": trials, "wall_seconds": previous["wall_seconds"]}
+
+        before = processes.agreed(begin)
+        trials = before["trials"]
 
         def summary() -> dict[str, Any]:
             rates = [t.get("images_per_second") for ts in trials.values() for t in ts]
@@ -149,7 +162,7 @@ def train(
                 "images_per_second": float(np.median(rates)) if rates else None,
                 "device": environment.device(),
                 "commit": environment.commit(),
-                "wall_seconds": previous["wall_seconds"] + time.monotonic() - started,
+                "wall_seconds": before["wall_seconds"] + time.monotonic() - started,
             }
 
         jobs = [
@@ -174,8 +187,11 @@ def train(
                 length.steps_between_evaluations(examples),
                 identity,
             )
+            files: TrialFiles = Nowhere()
+            if folder is not None:
+                files = OnDisk(folder, run.name, seed, identity, notice)
             try:
-                result = train_trial(executors.executor, trial, folder, policy, notice)
+                result = train_trial(executors.executor, trial, files, policy, notice)
             except NonFiniteError as error:
                 notice(f"error: {error}")
                 result = {"seed": seed, "error": str(error), f"test_{headline.name}": None}
@@ -183,9 +199,11 @@ def train(
 
         for (run, _), result in spread(jobs, work, devices):
             trials[run.name] = sorted([*trials[run.name], result], key=lambda t: t["seed"])
-            write_json(folder.summary_path, summary())
+            if folder is not None:
+                write_json(folder.summary_path, summary())
         final = summary()
-        write_json(folder.summary_path, final)
+        if folder is not None:
+            write_json(folder.summary_path, final)
     return final
 
 
