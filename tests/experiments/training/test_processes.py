@@ -108,7 +108,7 @@ def test_two_killed_processes_go_on_to_the_same_bits(whole, tmp_path):
         (["--process_id=1"], "process_id: got 1; accepted: a value with --distributed only"),
         (
             ["--distributed", "--shard=batch", "--process_id=1"],
-            "distributed: got a part of --coordinator, --num_processes, --process_id; accepted: all",
+            "distributed: got a part of --coordinator, --num_processes, --process_id; accepted: ",
         ),
         (["--shard=x"], "shard: got 'x'; accepted: trials, batch"),
         (["--batch_statistics=local"], "batch_statistics: got local; accepted: local with --shard"),
