@@ -33,6 +33,12 @@ def define(values: flags.FlagValues, group: str) -> None:
         "and fast, other numbers). Accepted: global, local.", **where,
     )  # fmt: skip
 
+    flags.DEFINE_string(
+        "cluster", None,
+        "Hand every trial to a Ray cluster, as a task on one GPU (one CPU where it has none); the "
+        "workdir must be on a disk that all hosts share. Accepted: auto (the cluster of this "
+        "machine, or this machine alone), or HOST:PORT.", **where,
+    )  # fmt: skip
     flags.DEFINE_bool(
         "distributed", False,
         "Train together with other processes that run this same command, usually one on each host, "
@@ -68,6 +74,11 @@ def chosen(values: flags.FlagValues) -> dict[str, Any]:
     """What `study.train` takes of the devices."""
     one_of("shard", values.shard, ("trials", "batch"))
     one_of("batch_statistics", values.batch_statistics, STATISTICS)
+    if values.cluster is not None:
+        if values.devices != "1" or values.shard != "trials":
+            got = f"{values.cluster}, --devices={values.devices} --shard={values.shard}"
+            raise ConfigError("cluster", got, "an address without --devices and --shard")
+        return {"cluster": values.cluster}
     used = jax.devices() if values.distributed else devices.choose(values.devices)
     if values.shard == "batch":
         return {"sharding": BatchSharding.over(used, values.batch_statistics)}

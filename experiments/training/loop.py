@@ -132,6 +132,22 @@ def train_trial(
     return _result(executor, state, trial, records[-1], best)
 
 
+def attempt(
+    executor: Executor,
+    trial: Trial,
+    files: TrialFiles,
+    policy: CheckpointPolicy = DEFAULT_POLICY,
+    notice: Callable[[str], None] = say,
+) -> dict[str, Any]:
+    """`train_trial`, where a trial that becomes non-finite gets a record with its message."""
+    try:
+        return train_trial(executor, trial, files, policy, notice)
+    except NonFiniteError as error:
+        notice(f"error: {error}")
+        headline = executor.task.headline
+        return {"seed": trial.seed, "error": str(error), f"test_{headline.name}": None}
+
+
 class Clock:
     """Time spent in training steps, without evaluation, checkpoints and compilation."""
 

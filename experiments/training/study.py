@@ -15,7 +15,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -23,15 +23,16 @@ import numpy as np
 
 from experiments.data.dataset import Dataset
 from experiments.system import environment
-from experiments.system.errors import ConfigError, NonFiniteError, UserError
+from experiments.system.errors import ConfigError, UserError
 from experiments.system.files import write_json
 from experiments.system.output import say
 from experiments.training import processes, settings, statistics
 from experiments.training.checkpoints import differences, read_latest_extra
+from experiments.training.cluster import Cluster
 from experiments.training.config import Length
 from experiments.training.devices import spread
 from experiments.training.execution import Executor
-from experiments.training.loop import DEFAULT_POLICY, CheckpointPolicy, Trial, train_trial
+from experiments.training.loop import DEFAULT_POLICY, CheckpointPolicy, Trial, attempt
 from experiments.training.sharding import BatchSharding
 from experiments.training.task import Task
 from experiments.training.trial_files import Nowhere, OnDisk, TrialFiles
@@ -63,6 +64,7 @@ def train(
     policy: CheckpointPolicy = DEFAULT_POLICY,
     devices: Sequence[jax.Device] | None = None,
     sharding: BatchSharding | None = None,
+    cluster: str | None = None,
     command: Sequence[str] | None = None,
     notice: Callable[[str], None] = say,
 ) -> dict[str, Any]:
@@ -85,6 +87,7 @@ def train(
       devices: trials run side by side, one on each of them; by default one after
         another on JAX's default device.
       sharding: divides the batches of every trial among devices, instead.
+      cluster: address of a Ray cluster that trains the trials, instead; see `Cluster`.
       command: the command line, for the record.
       notice: is called with lines about progress and damage.
 
@@ -166,39 +169,43 @@ def train(
             }
 
         jobs = [
-            (run, seed)
+            (run, _trial(run.name, seed, built[run.name][1], examples, identity))
             for run in runs
             for seed in seeds
             if seed not in {t["seed"] for t in trials[run.name]}
+            for identity in [_identity(experiment, data, recorded[run.name], seed)]
         ]
         executors = threading.local()  # One for each device, of the run that it works at.
 
-        def work(job: tuple[Run, int]) -> dict[str, Any]:
-            run, seed = job
+        def work(job: tuple[Run, Trial]) -> dict[str, Any]:
+            run, trial = job
             task, length = built[run.name]
             if getattr(executors, "run", None) is not run:
                 executors.run = run
                 executors.executor = Executor(task, dataset, length.batch_size, sharding=sharding)
-            identity = _identity(experiment, data, recorded[run.name], seed)
-            trial = Trial(
-                run.name,
-                seed,
-                length.steps(examples),
-                length.steps_between_evaluations(examples),
-                identity,
-            )
             files: TrialFiles = Nowhere()
             if folder is not None:
-                files = OnDisk(folder, run.name, seed, identity, notice)
-            try:
-                result = train_trial(executors.executor, trial, files, policy, notice)
-            except NonFiniteError as error:
-                notice(f"error: {error}")
-                result = {"seed": seed, "error": str(error), f"test_{headline.name}": None}
-            return result | {"identity": _short(identity)}
+                files = OnDisk(folder, run.name, trial.seed, trial.identity, notice)
+            return attempt(executors.executor, trial, files, policy, notice)
 
-        for (run, _), result in spread(jobs, work, devices):
-            trials[run.name] = sorted([*trials[run.name], result], key=lambda t: t["seed"])
+        def results() -> Iterator[tuple[Trial, dict[str, Any]]]:
+            if cluster is None:
+                for (_, trial), result in spread(jobs, work, devices):
+                    yield trial, result
+                return
+            assert folder is not None
+            with Cluster(cluster) as workers:
+                tasks = [(run.config, trial) for run, trial in jobs]
+                for trial, result, records in workers.results(
+                    tasks, build, dataset, folder.path, policy
+                ):
+                    folder.replace_metrics(trial.run, trial.seed, records)
+                    yield trial, result
+
+        for trial, result in results():
+            result["identity"] = _short(trial.identity)
+            others = trials[trial.run]
+            trials[trial.run] = sorted([*others, result], key=lambda t: t["seed"])
             if folder is not None:
                 write_json(folder.summary_path, summary())
         final = summary()
@@ -234,6 +241,11 @@ def _check_names(runs: Sequence[Run]) -> None:
             raise ConfigError("runs", f"{name} twice", "each name once")
         if not name or "/" in name or name in (".", ".."):
             raise ConfigError("runs", repr(name), "names that are fit for a folder")
+
+
+def _trial(run: str, seed: int, length: Length, examples: int, identity: dict[str, Any]) -> Trial:
+    every = length.steps_between_evaluations(examples)
+    return Trial(run, seed, length.steps(examples), every, identity)
 
 
 def _identity(
