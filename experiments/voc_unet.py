@@ -127,7 +127,7 @@ PAPER = {
     "epochs": 50.0,
     "schedule": "cosine",
 }
-QUICK_PICTURES = 9_000
+QUICK_PICTURES = 22_000
 # From scratch, for a few minutes of two cores.
 QUICK = PAPER | {
     "encoder": "resnet18",
@@ -288,7 +288,7 @@ EXPERIMENT = Experiment(
     preferred="voc",
     build=build,
     data_flags={
-        "size": (int, "Height and width of digit_scenes, a multiple of 64. Default: 128."),
+        "size": (int, "Height and width of digit_scenes, a multiple of 64. Default: 64."),
         "train_examples": (int, "Number of training pictures. Default: all."),
     },
     load_options=("size",),
