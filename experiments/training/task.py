@@ -82,8 +82,10 @@ class Task(Protocol):
       headline: the number that ranks runs.
       schedules: learning rates by name, each a function of the step; they are recorded.
 
-    A task may have a third attribute, `training_only`: names of metrics that only training steps
+    A task may have two attributes more. `training_only`: names of metrics that only training steps
     have, such as a penalty. They are recorded under their own names, without a split in front.
+    `evaluation_batch`: the most examples of an evaluation batch, where the memory that they need is
+    not told by their size; None for the engine's own limits.
     """
 
     headline: Headline
