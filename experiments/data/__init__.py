@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from experiments.data import digits, images, moving_digits, ucf101
+from experiments.data import digit_scenes, digits, images, moving_digits, ucf101
 from experiments.data.dataset import Dataset, DatasetNotPrepared, Split
 from experiments.system.errors import ConfigError
 
@@ -66,6 +66,10 @@ _SOURCES = {
         lambda asked: moving_digits.load(seed=asked.seed, **asked.options),
         ("size", "frames", "train", "validation", "test"),
     ),
+    "digit_scenes": _Source(
+        lambda asked: digit_scenes.load(seed=asked.seed, **asked.options),
+        ("size", "train", "validation", "test", "edges"),
+    ),
     **{name: _image_source(name) for name in images.NAMES},
     "ucf101": _Source(
         lambda asked: ucf101.load(
@@ -107,7 +111,7 @@ def load(
     Args:
       name: one of `AVAILABLE`. "auto" takes `preferred` if it is prepared under data_dir, and
         otherwise the embedded dataset of the same kind ("digits" for images, "moving_digits" for
-        video).
+        video, "digit_scenes" for images of labels).
       data_dir: the folder that `prepare_data` was given; `~` is the home folder.
       preferred: the dataset that "auto" takes when it is prepared, such as "cifar10"; needed with
         "auto" only.
@@ -116,8 +120,9 @@ def load(
         and how the preferred one is prepared; and one for each part of a prepared dataset that was
         skipped.
       **options: options of the source: `size` (digits); `size`, `frames`, `train`, `validation` and
-        `test` (moving_digits); `classes` (ucf101). None counts as not given. Under "auto", options
-        that the dataset taken does not have are left out, and `notice` says so.
+        `test` (moving_digits); `size`, `train`, `validation`, `test` and `edges` (digit_scenes);
+        `classes` (ucf101). None counts as not given. Under "auto", options that the dataset taken
+        does not have are left out, and `notice` says so.
 
     Returns:
       The dataset.
