@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from experiments.data import digit_scenes, digits, images, moving_digits, ucf101
+from experiments.data import digit_scenes, digits, images, label_images, moving_digits, ucf101
 from experiments.data.dataset import Dataset, DatasetNotPrepared, Split
 from experiments.system.errors import ConfigError
 
@@ -60,6 +60,18 @@ def _image_source(name: str) -> _Source:
     )
 
 
+def _label_image_source(name: str, options: tuple[str, ...] = ()) -> _Source:
+    return _Source(
+        lambda asked: label_images.load(
+            name, asked.data_dir, asked.command, notice=asked.notice, **asked.options
+        ),
+        options,
+        stand_in="digit_scenes",
+        is_prepared=lambda data_dir: label_images.is_prepared(name, data_dir),
+        flags=" --source=FOLDER",
+    )
+
+
 _SOURCES = {
     "digits": _Source(lambda asked: digits.load(**asked.options), ("size",)),
     "moving_digits": _Source(
@@ -80,6 +92,8 @@ _SOURCES = {
         is_prepared=ucf101.is_prepared,
         flags=" --source=FOLDER",
     ),
+    "voc": _label_image_source("voc"),
+    "cityscapes": _label_image_source("cityscapes", ("edges",)),
 }
 AVAILABLE = ("auto", *_SOURCES)
 # A dataset that must be prepared -> the embedded dataset that "auto" takes until it is.
@@ -121,8 +135,8 @@ def load(
         skipped.
       **options: options of the source: `size` (digits); `size`, `frames`, `train`, `validation` and
         `test` (moving_digits); `size`, `train`, `validation`, `test` and `edges` (digit_scenes);
-        `classes` (ucf101). None counts as not given. Under "auto", options that the dataset taken
-        does not have are left out, and `notice` says so.
+        `classes` (ucf101); `edges` (cityscapes). None counts as not given. Under "auto", options
+        that the dataset taken does not have are left out, and `notice` says so.
 
     Returns:
       The dataset.

@@ -148,3 +148,12 @@ def test_it_is_loaded_by_its_name(tmp_path):
     np.testing.assert_array_equal(
         loaded.test.labels, digit_scenes.load(**SMALL, seed=2).test.labels
     )
+
+
+@pytest.mark.parametrize("preferred", ["voc", "cityscapes"])
+def test_auto_takes_it_until_the_real_data_is_prepared(preferred, tmp_path):
+    lines = []
+    found = data.load("auto", str(tmp_path), preferred=preferred, notice=lines.append, **SMALL)
+    assert found.name == "digit_scenes"
+    (line,) = lines
+    assert f"python -m experiments.prepare_data {preferred} --source=FOLDER --data_dir=" in line
