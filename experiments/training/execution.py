@@ -22,10 +22,11 @@ import numpy as np
 
 from experiments.data.dataset import Dataset, Split
 from experiments.training.state import TrainState, evaluation_keys, initial_state, step_keys
-from experiments.training.task import Batch, Task
+from experiments.training.task import Batch, Rows, Task
 
 # Limits of one evaluation batch: images are small and many, one clip may be megabytes.
 EVALUATION_BATCH, EVALUATION_BYTES = 250, 16 << 20
+PICTURES = 8  # test examples that a task's pictures show
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +84,7 @@ class Executor:
         self.task, self.dataset, self.batch_size, self.plan = task, dataset, batch_size, plan
         self._compiled: set[int] = set()
         self._evaluate = jax.jit(self._evaluation_step)
+        self._pictures = jax.jit(task.pictures) if hasattr(task, "pictures") else None
         if plan.device_resident:
             train = dataset.train
             self._examples, self._labels = jnp.asarray(train.examples), jnp.asarray(train.labels)
@@ -134,6 +136,16 @@ class Executor:
             sums.append(self._evaluate(state.state, batch, mask, number))
         return self.task.metrics(_added(sums))
 
+    def pictures(self, state: TrainState) -> dict[str, np.ndarray]:
+        """The task's pictures of a few test examples, evenly spaced; {} where it makes none."""
+        if self._pictures is None:
+            return {}
+        test = self.dataset.test
+        chosen = np.linspace(0, len(test) - 1, min(PICTURES, len(test))).astype(int)
+        batch = Batch(np.asarray(test.examples[chosen]), np.asarray(test.labels[chosen]))
+        made = jax.device_get(self._pictures(state.state, batch, evaluation_keys(0)))
+        return dict(zip(self.task.picture_names, made, strict=True))
+
     def training_metrics(self, state: TrainState) -> dict[str, float]:
         """The task's metrics over the steps since the last evaluation."""
         return self.task.metrics(_added([state.sums]))
@@ -161,6 +173,12 @@ def _padded(values: np.ndarray, size: int) -> np.ndarray:
 
 
 def _added(sums: list[Any]) -> Any:
-    """The sum of pytrees, leaf by leaf, in float64 on the host."""
-    on_host = [jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(s)) for s in sums]
-    return jax.tree.map(lambda *leaves: sum(leaves), *on_host)
+    """The sum of pytrees, leaf by leaf, in float64 on the host; their rows joined."""
+
+    def added(*parts):
+        if isinstance(parts[0], Rows):
+            kept = [np.asarray(part.values)[np.asarray(part.mask, bool)] for part in parts]
+            return np.concatenate(kept).astype(np.float64)
+        return sum(np.asarray(part, np.float64) for part in parts)
+
+    return jax.tree.map(added, *jax.device_get(sums), is_leaf=lambda x: isinstance(x, Rows))

@@ -12,7 +12,7 @@ from experiments.system import interrupt
 from experiments.system.errors import NonFiniteError
 from experiments.system.output import say
 from experiments.system.progress import Progress
-from experiments.training import finite, tensorboard
+from experiments.training import finite, pictures, tensorboard
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.execution import Executor, batches
 from experiments.training.networks import NORMS, networks
@@ -96,7 +96,8 @@ def train_trial(
     size = executor.batch_size
     order = batches(seed, len(executor.dataset.train), size, step)
     clock, saved_at = Clock(), time.monotonic()
-    events = tensorboard.Writer(workdir.tensorboard(run, seed), records)
+    seen, events_folder = workdir.pictures(run, seed), workdir.tensorboard(run, seed)
+    events = tensorboard.Writer(events_folder, records, seen)
     with Progress(trial.label, trial.steps * size, done=step * size) as progress, events:
         while step < trial.steps:
             count = _steps_until_stop(step, trial, executor.plan.steps_per_dispatch, policy)
@@ -120,6 +121,8 @@ def train_trial(
                     bad = finite.non_finite_values(record)
                 if bad:
                     raise _non_finite(bad, "", trial, step, checkpoints)
+                # Before the line of metrics, so that every line has its pictures.
+                pictures.write(seen, step, executor.pictures(state))
                 records.append(record)
                 workdir.append_metrics(record)
                 events.write(record)
@@ -134,7 +137,7 @@ def train_trial(
             elif _due(step, policy, saved_at):
                 checkpoints.save(step, state, best=best, records=records)
                 saved_at = time.monotonic()
-    tensorboard.rewrite(workdir.tensorboard(run, seed), records)
+    tensorboard.rewrite(events_folder, records, seen)
     return _result(executor, state, trial, records[-1], best)
 
 
@@ -223,7 +226,8 @@ def _result(
 ) -> dict[str, Any]:
     """The record of a finished trial, from its last evaluation and its final state."""
     train = executor.dataset.train
-    stride = -(-len(train) // FINAL_TRAIN_EXAMPLES)
+    most = getattr(executor.task, "final_train_examples", FINAL_TRAIN_EXAMPLES)
+    stride = -(-len(train) // most)
     sample = Split(train.examples[::stride], train.labels[::stride])
     result = {"seed": trial.seed, "steps": last["step"]}
     for name, value in last.items():
