@@ -208,7 +208,8 @@ def _main(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
     print("  " + "  ".join(sorted(names)))
     failed = study.failures(summary)
     if failed:
-        raise NonFiniteError(f"{len(failed)} trials did not end: {'; '.join(failed)}")
+        trials = "1 trial" if len(failed) == 1 else f"{len(failed)} trials"
+        raise NonFiniteError(f"{trials} did not end: {'; '.join(failed)}")
     return summary
 
 
