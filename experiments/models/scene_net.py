@@ -20,36 +20,39 @@ from experiments.models.spade import nearest
 
 SIDE = 64  # pixels; the height and width of the scenes that it was trained on
 CLASSES = 11
-FEATURES = 80
+FEATURES = 96
 WEIGHTS = pathlib.Path(__file__).with_name("scene_net.npz")
 
 
 class SceneNet(nn.Module):
-    """Five convolutions down to an eighth of the size, and three back up, with skips.
+    """Five convolutions down to an eighth of the size, and two back up, with skips.
 
     Example:
       >>> features, logits = SceneNet().apply(load(), jnp.zeros((2, 64, 64, 3)))
       >>> features.shape, logits.shape
-      ((2, 80), (2, 64, 64, 11))
+      ((2, 96), (2, 64, 64, 11))
     """
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Features (N, 80) and logits (N, H, W, 11) of images in [-1, 1], (N, H, W, 3)."""
+    def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        """Features (N, 96) and logits (N, H, W, 11) of images in [-1, 1], (N, H, W, 3)."""
 
         def convolution(x, channels, stride=1):
-            init = nn.initializers.he_normal()
-            return nn.relu(nn.Conv(channels, (3, 3), strides=stride, kernel_init=init)(x))
+            x = nn.Conv(channels, (3, 3), strides=stride, use_bias=False)(x)
+            return nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
 
         full = convolution(images, 16)
         half = convolution(full, 24, stride=2)
         quarter = convolution(half, 32, stride=2)
-        x = convolution(convolution(quarter, 48, stride=2), 48)
+        x = convolution(convolution(quarter, 64, stride=2), 64)
         features = jnp.concatenate([x.mean(axis=(1, 2)), quarter.mean(axis=(1, 2))], axis=-1)
-        for skip in (quarter, half, full):
-            x = jnp.concatenate([nearest(x, skip.shape[1:3]), skip], axis=-1)
-            x = convolution(x, skip.shape[-1])
-        return features, nn.Conv(CLASSES, (1, 1))(x)
+        for skip in (quarter, half):
+            x = convolution(_joined(x, skip), 2 * skip.shape[-1])
+        return features, nn.Conv(CLASSES, (1, 1))(_joined(x, full))
+
+
+def _joined(x: jax.Array, skip: jax.Array) -> jax.Array:
+    return jnp.concatenate([nearest(x, skip.shape[1:3]), skip], axis=-1)
 
 
 @functools.cache

@@ -6,8 +6,10 @@ and figures 2 to 4; widths and layers are those that the authors train on Citysc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -21,7 +23,8 @@ LEAST_SIDE = 4  # pixels; the shorter side of the first block's input, where the
 
 # "xavier" with gain 0.02. Layers with spectral normalisation do not feel its scale in what they
 # compute, but in their learning rate: the gradient by the raw kernel is larger by 1 / sigma.
-small_xavier = nn.initializers.variance_scaling(0.02**2, "fan_avg", "normal")
+GAIN = 0.02
+small_xavier = nn.initializers.variance_scaling(GAIN**2, "fan_avg", "normal")
 
 
 class Generator(nn.Module):
@@ -134,6 +137,34 @@ def spectral(layer: nn.Module, update: bool) -> Callable[[jax.Array], jax.Array]
     """
     norm = nn.SpectralNorm(layer, collection_name="spectral", name=f"{layer.name}_spectral")
     return partial(norm, update_stats=update)
+
+
+def initialize(key: jax.Array, shapes: Any) -> Any:
+    """The variables of SPADE's networks before their first step, all normal numbers in one draw.
+
+    They are distributed as `Module.init` draws them, which takes a long time to compile: one
+    generator of random numbers for each kernel.
+
+    Args:
+      key: of the random numbers.
+      shapes: what `jax.eval_shape` of `Module.init` returns.
+    """
+    leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
+    drawn = [leaf.size if leaf.ndim > 1 else 0 for _, leaf in leaves]
+    ends = np.cumsum(drawn)
+    numbers = jax.random.normal(key, (int(ends[-1]),))
+    values = []
+    for (path, leaf), size, end in zip(leaves, drawn, ends, strict=True):
+        name = path[-1].key.rpartition("/")[2]
+        if not size:
+            values.append(jnp.full(leaf.shape, float(name in ("var", "sigma")), leaf.dtype))
+            continue
+        deviation = 1.0
+        if name == "kernel":
+            area, (inputs, outputs) = math.prod(leaf.shape[:-2]), leaf.shape[-2:]
+            deviation = GAIN * math.sqrt(2 / (area * (inputs + outputs)))
+        values.append(deviation * numbers[end - size : end].reshape(leaf.shape))
+    return jax.tree.unflatten(tree, values)
 
 
 def resolutions(height: int, width: int) -> list[tuple[int, int]]:

@@ -64,6 +64,7 @@ class ConditionalGan:
       colors: uint8 (labels, 3), how a label map is shown.
       final_train_examples: the training examples whose distance is measured at the end. A distance
         falls with the number of examples, so it should be the number of test examples.
+      headline: the name of that distance, such as "fid" in the features that FID is defined by.
       reference: returns features of real images that no evaluated split has, float (M, d); their
         distance to the real images of a split of at most M is the floor of the headline. Or None.
       segmenter: labels generated and real images, for a mean IoU of both, or None.
@@ -71,6 +72,8 @@ class ConditionalGan:
         generated images.
       perceptual: (generated, real) to a loss that is added to the generator's, or None.
       augment: (key, uint8 images, labels) to changed ones.
+      initialize: (key, shapes of the variables of a network) to variables. Default: what the
+        modules draw themselves.
     """
 
     generator: nn.Module
@@ -83,6 +86,7 @@ class ConditionalGan:
     features: Callable[[jax.Array], jax.Array]
     colors: np.ndarray
     final_train_examples: int
+    headline: Headline = Headline("frechet_distance", higher_is_better=False)
     reference: Callable[[], np.ndarray] | None = None
     segmenter: Segmenter | None = None
     feature_matching: float = 10.0
@@ -91,8 +95,8 @@ class ConditionalGan:
         images,
         labels,
     )
+    initialize: Callable[[jax.Array, Any], Any] | None = None
 
-    headline = Headline("frechet_distance", higher_is_better=False)
     training_only = ("generator_loss", "discriminator_loss", "feature_matching")
     picture_names = ("label map", "generated", "real")
 
@@ -108,7 +112,12 @@ class ConditionalGan:
                 self.discriminator.init(second, images, condition, train=False),
             )
 
-        generator, discriminator = jax.jit(variables)(first, second, latent)
+        if self.initialize is None:
+            generator, discriminator = jax.jit(variables)(first, second, latent)
+        else:
+            shapes = jax.eval_shape(variables, first, second, latent)
+            keys = (first, second)
+            generator, discriminator = map(self.initialize, keys, shapes)
         return {
             "generator": Network.create(generator, self.generator_optimizer),
             "discriminator": Network.create(discriminator, self.discriminator_optimizer),
@@ -224,12 +233,12 @@ class ConditionalGan:
         )
 
     def _evaluated(self, kept: Sums) -> dict[str, float]:
-        fake, real = kept["fake"], kept["real"]
+        fake, real, name = kept["fake"], kept["real"], self.headline.name
         if not (np.isfinite(fake).all() and np.isfinite(real).all()):
-            return {"frechet_distance": float("nan")}
-        values = {"frechet_distance": scores.frechet_distance(fake, real)}
+            return {name: float("nan")}
+        values = {name: scores.frechet_distance(fake, real)}
         if self.reference is not None and len(reference := self.reference()) >= len(real):
-            values["frechet_floor"] = scores.frechet_distance(reference[: len(real)], real)
+            values[f"{name}_floor"] = scores.frechet_distance(reference[: len(real)], real)
         if self.segmenter is not None:
             values["mean_iou"] = scores.mean_iou(kept["labelled_fake"])
             values["mean_iou_of_real"] = scores.mean_iou(kept["labelled_real"])

@@ -24,6 +24,7 @@ from tests.experiments.analysis import video_study
 COMMANDS = {
     "cifar_resnet56": ("--dataset=digits", "--depth=8"),
     "cifar_vgg16": ("--dataset=digits",),
+    "cityscapes_spade": ("--dataset=digit_scenes", "--size=32", "--train_examples=32"),
     "mnist_smoothness": ("--dataset=digits",),
     "ucf101_convnet3d": ("--dataset=moving_digits", "--size=16", "--train_examples=32"),
     "prepare_data": ("--source=VIDEOS",),

@@ -109,6 +109,40 @@ def test_spectral_norm_is_where_the_paper_has_it(networks_of_the_paper):
     }
 
 
+def test_the_quick_initialisation_is_that_of_the_modules():
+    condition = jnp.zeros((1, 8, 8, 6))
+    model = spade.Generator(width=8)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), condition, train=False))
+    found = spade.initialize(jax.random.key(1), shapes)
+    assert jax.tree.structure(found) == jax.tree.structure(shapes)
+    again = spade.initialize(jax.random.key(1), shapes)
+    for (path, leaf), same, shape in zip(
+        jax.tree_util.tree_leaves_with_path(found),
+        jax.tree.leaves(again),
+        jax.tree.leaves(shapes),
+        strict=True,
+    ):
+        assert (leaf.shape, leaf.dtype) == (shape.shape, shape.dtype)
+        np.testing.assert_array_equal(leaf, same)
+        name = path[-1].key.split("/")[-1]
+        if name == "kernel":
+            # Glorot's normal numbers, 0.02 times.
+            rest = leaf.size // leaf.shape[-1]
+            outputs = leaf.size // leaf.shape[-2]
+            deviation = 0.02 * np.sqrt(2 / (rest + outputs))
+            assert np.std(leaf) == pytest.approx(deviation, rel=6 / np.sqrt(2 * leaf.size))
+            assert abs(np.mean(leaf)) < 6 * deviation / np.sqrt(leaf.size)
+        elif name == "u":
+            assert np.std(leaf) == pytest.approx(1, rel=6 / np.sqrt(2 * leaf.size))
+        else:
+            assert set(np.ravel(leaf)) == {1.0 if name in ("var", "sigma") else 0.0}
+    kernels = (
+        found["params"]["Block_0"]["conv_0"]["kernel"],
+        found["params"]["Block_0"]["conv_1"]["kernel"],
+    )
+    assert np.any(kernels[0] != kernels[1])
+
+
 @pytest.mark.parametrize(
     ("height", "width", "first"),
     [(256, 512, (4, 8)), (64, 64, (4, 4)), (18, 30, (5, 8)), (3, 50, (3, 50)), (1024, 2048, None)],

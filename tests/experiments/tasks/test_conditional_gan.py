@@ -144,10 +144,12 @@ def test_the_floor_is_the_distance_of_real_images_from_real_images(dataset):
     real = dataset.test.examples.reshape(9, -1)[:, :5] / 127.5 - 1
     fake = np.random.default_rng(0).normal(size=(9, 5))
     found = task.metrics({"fake": fake, "real": real})
-    assert found["frechet_floor"] == pytest.approx(scores.frechet_distance(others[:9], real))
+    assert found["frechet_distance_floor"] == pytest.approx(
+        scores.frechet_distance(others[:9], real)
+    )
     assert found["frechet_distance"] == pytest.approx(scores.frechet_distance(fake, real))
     # As many as there are real images, or none: a distance falls with the number of examples.
-    assert "frechet_floor" not in make(reference=lambda: others[:8]).metrics(
+    assert "frechet_distance_floor" not in make(reference=lambda: others[:8]).metrics(
         {"fake": fake, "real": real}
     )
 
