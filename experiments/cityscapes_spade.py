@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import pathlib
 from typing import Any
 
@@ -44,6 +45,7 @@ from experiments.training.settings import Config, at_least, composed, setting
 
 EDGE = ", edge"  # ends the name of a class at the border of an instance
 SAME = "same"
+EVALUATED_PIXELS = 32 * 64**2  # of one evaluation batch
 # What Park et al. train with; they name no other betas for their two rates.
 adam = functools.partial(optax.adam, b1=0.0, b2=0.9)
 
@@ -157,6 +159,7 @@ def build(config: SpadeConfig, dataset: Dataset) -> tuple[ConditionalGan, Length
         features=features.compute,
         colors=colors(dataset),
         final_train_examples=evaluated,
+        evaluation_batch=max(4, EVALUATED_PIXELS // math.prod(dataset.example_shape[:2])),
         reference=_reference(dataset, features, evaluated),
         segmenter=_segmenter(config, dataset),
         feature_matching=config.feature_matching,

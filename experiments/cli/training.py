@@ -53,6 +53,8 @@ class Experiment:
       defaults: by preset, values of flags that are no settings (--trials, --sweep, --grid) and of
         --metric, where the command line has none.
       draw: (workdir, summary) writes the figure that is the experiment's own.
+      finish: (workdir, summary, dataset, runs) writes what else is the experiment's own, where
+        that takes the trained networks and the data; returns lines to print.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Experiment:
     run_name: Callable[[Any], str] = lambda config: record(config)["metric"]
     defaults: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     draw: Callable[[pathlib.Path, dict[str, Any]], None] = lambda path, summary: None
+    finish: Callable[[pathlib.Path, dict[str, Any], Dataset, list[Run]], str] | None = None
 
     def define(self, values: flags.FlagValues) -> None:
         """Defines the flags of the command."""
@@ -205,7 +208,10 @@ def _main(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
     summary = train(runs, dataset, workdir=path, seeds=seeds)
     figures.draw(path, summary)
     experiment.draw(path, summary)
+    finished = experiment.finish and experiment.finish(path, summary, dataset, runs)
     print(f"\n{statistics.table(summary) if tuned is None else tuning.tables(summary, tuned)}")
+    if finished:
+        print(f"\n{finished}")
     if several:
         print(f"\n{conclude(path, summary, searched=values.random_search is not None)}")
     print(f"\nin {path}:")

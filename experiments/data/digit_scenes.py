@@ -77,10 +77,10 @@ class Scene:
 
 
 def load(
-    size: int = 128,
-    train: int = 1000,
+    size: int = 64,
+    train: int = 2000,
     validation: int = 200,
-    test: int = 500,
+    test: int = 400,
     seed: int = 0,
     edges: bool = False,
 ) -> Dataset:

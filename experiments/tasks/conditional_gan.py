@@ -64,6 +64,7 @@ class ConditionalGan:
       colors: uint8 (labels, 3), how a label map is shown.
       final_train_examples: the training examples whose distance is measured at the end. A distance
         falls with the number of examples, so it should be the number of test examples.
+      evaluation_batch: the most examples of an evaluation batch; None for the engine's limits.
       headline: the name of that distance, such as "fid" in the features that FID is defined by.
       reference: returns features of real images that no evaluated split has, float (M, d); their
         distance to the real images of a split of at most M is the floor of the headline. Or None.
@@ -86,6 +87,7 @@ class ConditionalGan:
     features: Callable[[jax.Array], jax.Array]
     colors: np.ndarray
     final_train_examples: int
+    evaluation_batch: int | None = None
     headline: Headline = Headline("frechet_distance", higher_is_better=False)
     reference: Callable[[], np.ndarray] | None = None
     segmenter: Segmenter | None = None
@@ -185,7 +187,9 @@ class ConditionalGan:
         return {"generator": generator, "discriminator": discriminator}, sums
 
     def evaluation_step(self, state: State, batch: Batch, mask: jax.Array, rng: Keys) -> Sums:
-        fake, real = self.generate(state, batch.labels, rng), _scaled(batch.examples)
+        # As the pixels of a picture, which real images are, too.
+        fake = _scaled(_pixels(self.generate(state, batch.labels, rng)))
+        real = _scaled(batch.examples)
         kept = {
             "fake": Rows(self.features(fake), mask),
             "real": Rows(self.features(real), mask),
@@ -217,8 +221,7 @@ class ConditionalGan:
 
     def pictures(self, state: State, batch: Batch, rng: Keys) -> tuple[jax.Array, ...]:
         """Label maps in their colors, what is generated for them, and the real images."""
-        fake = (self.generate(state, batch.labels, rng) + 1) * 127.5
-        generated = jnp.clip(jnp.round(fake), 0, 255).astype(jnp.uint8)
+        generated = _pixels(self.generate(state, batch.labels, rng))
         maps = jnp.asarray(self.colors)[batch.labels.astype(jnp.int32)]
         shape = maps.shape
         return tuple(jnp.broadcast_to(x, shape) for x in (maps, generated, batch.examples))
@@ -286,6 +289,11 @@ def _broken(generator: Network, discriminator: Network) -> dict[str, jax.Array]:
 def _scaled(images: jax.Array) -> jax.Array:
     """uint8 to [-1, 1]."""
     return images.astype(jnp.float32) / 127.5 - 1
+
+
+def _pixels(images: jax.Array) -> jax.Array:
+    """[-1, 1] to uint8."""
+    return jnp.clip(jnp.round((images + 1) * 127.5), 0, 255).astype(jnp.uint8)
 
 
 def _halves(outputs: Outputs) -> tuple[Outputs, Outputs]:

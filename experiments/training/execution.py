@@ -151,6 +151,7 @@ class Executor:
         """The task's metrics over every example of the split (the last batch is padded)."""
         fitting = max(1, EVALUATION_BYTES // max(1, int(np.prod(split.examples.shape[1:]))))
         size = min(EVALUATION_BATCH, fitting, len(split))
+        size = min(size, getattr(self.task, "evaluation_batch", None) or size)
         whole = size if self._sharding is None else self._sharding.padded(size)
         sums = []
         for number, start in enumerate(range(0, len(split), size)):

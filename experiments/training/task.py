@@ -101,6 +101,8 @@ class Task(Protocol):
 
       training_only: names of metrics that only training steps have, such as a penalty. They are
         recorded under their own names, without a split in front.
+      evaluation_batch: the most examples of an evaluation batch, where the memory that they need is
+        not told by their size; None for the engine's own limits.
       final_train_examples: at most this many training examples are evaluated at the end of a trial,
         where the metrics depend on the number of examples, or one takes long.
       pictures(state, batch, rng): pictures of a few test examples, a tuple of uint8 (N, H, W, 3),
