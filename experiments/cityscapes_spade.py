@@ -19,16 +19,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 from absl import flags
 
+from experiments import data, voc_unet
 from experiments.cli.flags import Derived
 from experiments.cli.training import Experiment
 from experiments.data.dataset import Dataset
@@ -38,13 +38,18 @@ from experiments.models.patch_discriminator import MultiscaleDiscriminator
 from experiments.models.spade import Generator, initialize
 from experiments.system.errors import ConfigError, UserError
 from experiments.tasks import features as scoring
-from experiments.tasks.conditional_gan import NETWORKS, ConditionalGan
+from experiments.tasks.conditional_gan import NETWORKS, ConditionalGan, Segmenter
+from experiments.tasks.label_maps import colors, condition, flip
+from experiments.tasks.supervised import no_augmentation
+from experiments.training.checkpoints import read_latest
 from experiments.training.config import METRICS, Length, OptimizerConfig
 from experiments.training.optimizer import make_optimizer
-from experiments.training.settings import Config, at_least, composed, setting
+from experiments.training.settings import Config, at_least, composed, setting, with_settings
+from experiments.training.task import Headline
 
-EDGE = ", edge"  # ends the name of a class at the border of an instance
 SAME = "same"
+FRECHET = Headline("frechet_distance", higher_is_better=False)
+FID = Headline("fid", higher_is_better=False)
 EVALUATED_PIXELS = 32 * 64**2  # of one evaluation batch
 # What Park et al. train with; they name no other betas for their two rates.
 adam = functools.partial(optax.adam, b1=0.0, b2=0.9)
@@ -82,6 +87,16 @@ class SpadeConfig(Config):
         "Weight of the L1 distance between the discriminator's features of generated and real.",
         minimum=0.0,
     )
+    inception: str = setting(
+        "",
+        "File of the Inception weights that FID is defined by; see prepare_data inception. "
+        "Default: the features of a small network for digit_scenes.",
+    )
+    unet: str = setting(
+        "",
+        "Workdir of a finished voc_unet on the same dataset: its U-Net labels generated images. "
+        "Default: the small network for digit_scenes, nothing on Cityscapes.",
+    )
     vgg: str = setting(
         "",
         "File of VGG-19's weights, .npz or .safetensors in torchvision's names, for the perceptual "
@@ -102,6 +117,7 @@ class SpadeConfig(Config):
 
     def used(self) -> set[str]:
         unused = set() if self.vgg else {"vgg", "perceptual"}
+        unused |= {name for name in ("inception", "unet") if not getattr(self, name)}
         unused |= {
             name
             for name in ("generator_metric", "discriminator_metric")
@@ -143,7 +159,7 @@ QUICK_EVALUATED, QUICK_SIZE = 256, 64
 
 def build(config: SpadeConfig, dataset: Dataset) -> tuple[ConditionalGan, Length]:
     """Both networks, their optimizers, and what generated images are scored with."""
-    features, evaluated = _features(config, dataset), len(dataset.test)
+    features, evaluated = _features(config), len(dataset.test)
     optimizers, schedules = {}, {}
     for name in NETWORKS:
         optimizers[f"{name}_optimizer"], schedules[f"{name}_rate"] = _optimizer(
@@ -157,6 +173,7 @@ def build(config: SpadeConfig, dataset: Dataset) -> tuple[ConditionalGan, Length
         **optimizers,
         schedules=schedules,
         features=features.compute,
+        headline=FID if config.inception else FRECHET,
         colors=colors(dataset),
         final_train_examples=evaluated,
         evaluation_batch=max(4, EVALUATED_PIXELS // math.prod(dataset.example_shape[:2])),
@@ -164,60 +181,10 @@ def build(config: SpadeConfig, dataset: Dataset) -> tuple[ConditionalGan, Length
         segmenter=_segmenter(config, dataset),
         feature_matching=config.feature_matching,
         perceptual=_perceptual(config),
-        augment=flip if dataset.mirror_symmetric else _as_they_are,
+        augment=flip if dataset.mirror_symmetric else no_augmentation,
         initialize=initialize,
     )
     return task, config.length
-
-
-def condition(dataset: Dataset):
-    """A function from labels to what both networks see of them.
-
-    One-hot classes, and one more channel for the edges of instances where the labels have them:
-    label k + C is class k at an edge, with C classes.
-    """
-    edges = has_edges(dataset)
-    classes = dataset.num_classes // 2 if edges else dataset.num_classes
-
-    def channels(labels):
-        labels = labels.astype(jnp.int32)
-        maps = jax.nn.one_hot(labels % classes, classes)
-        if not edges:
-            return maps
-        edge = (labels // classes).astype(maps.dtype)
-        return jnp.concatenate([maps, edge[..., None]], axis=-1)
-
-    return channels
-
-
-def has_edges(dataset: Dataset) -> bool:
-    """Whether the second half of a dataset's labels are classes at the edge of an instance."""
-    return dataset.class_names[-1].endswith(EDGE)
-
-
-def colors(dataset: Dataset) -> np.ndarray:
-    """A color for each label, uint8 (labels, 3); at edges half of it is white."""
-    edges = has_edges(dataset)
-    classes = dataset.num_classes // 2 if edges else dataset.num_classes
-    bits = np.arange(classes)
-    palette = np.zeros((classes, 3), np.uint8)
-    for place in range(8):  # Pascal VOC's rule: the bits of a class, the lowest ones brightest.
-        for channel in range(3):
-            palette[:, channel] |= (((bits >> (3 * place + channel)) & 1) << (7 - place)).astype(
-                np.uint8
-            )
-    return np.concatenate([palette, 128 + palette // 2]) if edges else palette
-
-
-def flip(key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Half of the images and their labels with left and right exchanged."""
-    mirrored = jax.random.bernoulli(key, 0.5, (len(images), 1, 1))
-    flipped = jnp.where(mirrored[..., None], images[:, :, ::-1], images)
-    return flipped, jnp.where(mirrored, labels[:, :, ::-1], labels)
-
-
-def _as_they_are(key, images, labels):
-    return images, labels
 
 
 def _optimizer(config: SpadeConfig, network: str, examples: int):
@@ -233,8 +200,11 @@ def _optimizer(config: SpadeConfig, network: str, examples: int):
     return make_optimizer(optimizer, steps, per_epoch, config.weight_decay, adam=adam)
 
 
-def _features(config: SpadeConfig, dataset: Dataset) -> scoring.Features:
-    return scoring.of_scenes()
+def _features(config: SpadeConfig) -> scoring.Features:
+    if not config.inception:
+        return scoring.of_scenes()
+    accepted = "a file that `python -m experiments.prepare_data inception` wrote"
+    return _read("inception", config.inception, scoring.of_inception, accepted)
 
 
 def _reference(dataset: Dataset, features: scoring.Features, count: int):
@@ -242,20 +212,52 @@ def _reference(dataset: Dataset, features: scoring.Features, count: int):
     return functools.cache(lambda: scoring.of_real_images(dataset, features, count, used=count))
 
 
-def _segmenter(config: SpadeConfig, dataset: Dataset):
-    scenes = dataset.name == "digit_scenes" and dataset.example_shape[0] == dataset.example_shape[1]
-    return scoring.segmenter_of_scenes() if scenes else None
+def _segmenter(config: SpadeConfig, dataset: Dataset) -> Segmenter | None:
+    if config.unet:
+        accepted = f"the workdir of a finished voc_unet on {dataset.name}"
+        load = functools.partial(_trained_unet, dataset=dataset)
+        return _read("unet", config.unet, load, accepted)
+    return scoring.segmenter_of_scenes() if dataset.name == "digit_scenes" else None
+
+
+def _trained_unet(path: pathlib.Path, dataset: Dataset) -> Segmenter:
+    """The U-Net of a workdir: of its first run, the first trial that ended."""
+    try:
+        record = json.loads((path / "config.json").read_text())
+        summary = json.loads((path / "summary.json").read_text())
+        name, settings = next(iter(record["settings"]["runs"].items()))
+        ended = [trial["seed"] for trial in summary["runs"][0]["trials"] if "error" not in trial]
+        if record["settings"]["experiment"] != voc_unet.EXPERIMENT.name or not ended:
+            raise UserError(f"it holds no finished trial of {voc_unet.EXPERIMENT.name}")
+        state = read_latest(path / "checkpoints" / name / f"seed_{ended[0]}")["state"]
+        size = tuple(int(side) for side in settings["image_size"].split("x"))
+        about = record["settings"]["dataset"]["name"]
+    except (OSError, ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
+        raise UserError(str(error) or type(error).__name__) from error
+    if about != dataset.name:
+        raise UserError(f"it was trained on {about}")
+    options = {"size": size[0]} if dataset.name == "digit_scenes" else {}
+    pictures = data.load(about, record.get("data_dir") or data.DEFAULT_DATA_DIR, **options)
+    pictures = pictures.with_train_examples(settings["train_examples"])
+    config = with_settings(voc_unet.UnetConfig(), settings)
+    task, _ = voc_unet.build(config, pictures)
+    variables = {"params": state["params"], **state["collections"]}
+    return scoring.segmenter_of_task(task, variables, size, scoring.truth_of(dataset))
 
 
 def _perceptual(config: SpadeConfig):
     if not config.vgg:
         return None
+    load = functools.partial(vgg19.perceptual_loss, weight=config.perceptual)
+    return _read("vgg", config.vgg, load, "a .npz or .safetensors file of VGG-19's weights")
+
+
+def _read(flag: str, given: str, read: Callable[[pathlib.Path], Any], accepted: str) -> Any:
+    """What a reader makes of the path that a flag gives; its errors in the name of the flag."""
     try:
-        return vgg19.perceptual_loss(pathlib.Path(config.vgg).expanduser(), config.perceptual)
-    except (UserError, RuntimeError) as error:
-        raise ConfigError(
-            "vgg", f"{config.vgg} ({error})", "a .npz or .safetensors file of VGG-19's weights"
-        ) from error
+        return read(pathlib.Path(given).expanduser())
+    except (UserError, RuntimeError) as error:  # RuntimeError: ~nobody, there is no such user
+        raise ConfigError(flag, f"{given} ({error})", accepted) from error
 
 
 def limit(dataset: Dataset, values: flags.FlagValues) -> Dataset:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -72,20 +73,15 @@ def features(kernels: Kernels, images: jax.Array) -> list[jax.Array]:
     return outputs
 
 
+def distance(kernels: Kernels, fake: jax.Array, real: jax.Array, weight: float) -> jax.Array:
+    """weight * sum_i w_i mean |f_i(fake) - f_i(real)| of images in [-1, 1]."""
+    found, wanted = features(kernels, fake), features(kernels, jax.lax.stop_gradient(real))
+    distances = [jnp.mean(jnp.abs(a - b)) for a, b in zip(found, wanted, strict=True)]
+    return weight * sum(w * d for w, d in zip(WEIGHTS, distances, strict=True))
+
+
 def perceptual_loss(
     path: pathlib.Path, weight: float
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """(generated, real) images in [-1, 1] to weight * sum_i w_i mean |f_i(generated) - f_i(real)|.
-
-    Args:
-      path: of the weights; see `load`.
-      weight: of the loss in the generator's.
-    """
-    kernels = load(path)
-
-    def loss(fake, real):
-        found, wanted = features(kernels, fake), features(kernels, jax.lax.stop_gradient(real))
-        distances = [jnp.mean(jnp.abs(a - b)) for a, b in zip(found, wanted, strict=True)]
-        return weight * sum(w * d for w, d in zip(WEIGHTS, distances, strict=True))
-
-    return loss
+    """`distance` of (generated, real), with the weights of a file; see `load`."""
+    return partial(distance, load(path), weight=weight)

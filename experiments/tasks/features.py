@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,9 @@ import numpy as np
 
 from experiments.data import digit_scenes
 from experiments.data.dataset import Dataset
-from experiments.models import scene_net
+from experiments.data.label_images import CITYSCAPES_IDS, CITYSCAPES_TRAINED
+from experiments.models import inception, scene_net
+from experiments.models.spade import nearest
 from experiments.tasks.conditional_gan import Segmenter
 
 _AT_ONCE = 32
@@ -38,6 +42,54 @@ def of_scenes() -> Features:
         return scene_net.SceneNet().apply(weights, scene_net.resized(images))[0]
 
     return Features("scene_net", compute)
+
+
+def of_inception(path: pathlib.Path) -> Features:
+    """The 2048 features that FID is defined by, with the weights of a file.
+
+    Raises:
+      UserError: the file cannot be read, or holds other weights.
+    """
+    weights = inception.load(path)
+    return Features("inception", lambda images: inception.features(weights, images))
+
+
+def segmenter_of_task(task: Any, variables: Any, size: tuple[int, int], truth: np.ndarray):
+    """A trained network for segmentation as a `Segmenter`.
+
+    Args:
+      task: a `Supervised` task whose model maps images to logits (N, H, W, classes).
+      variables: of its model.
+      size: height and width that it was trained on; images are resized to it, and its labels back.
+      truth: uint8, what it should find for each label of the dataset; 255 does not count.
+    """
+
+    def predict(images):
+        shape = (len(images), *size, images.shape[-1])
+        if images.shape != shape:
+            pixels = jax.image.resize((images + 1) * 127.5, shape, "linear")
+        else:
+            pixels = (images + 1) * 127.5
+        logits = task.model.apply(variables, task.normalize(pixels), train=False)
+        found = jnp.argmax(logits, axis=-1).astype(jnp.int32)[..., None]
+        return nearest(found, images.shape[1:3])[..., 0]
+
+    classes = int(truth[truth != 255].max()) + 1
+    return Segmenter(predict, lambda labels: jnp.asarray(truth)[labels.astype(jnp.int32)], classes)
+
+
+def truth_of(dataset: Dataset) -> np.ndarray:
+    """What a network for segmentation should find for each label with edges, uint8 (labels,).
+
+    The digits of `digit_scenes`; the 19 training ids of Cityscapes, and 255 for its other ids.
+    """
+    half = dataset.num_classes // 2
+    if half == len(CITYSCAPES_IDS):
+        found = np.full(half, 255, np.uint8)
+        found[list(CITYSCAPES_TRAINED)] = np.arange(len(CITYSCAPES_TRAINED))
+    else:
+        found = np.arange(half, dtype=np.uint8)
+    return np.concatenate([found, found])
 
 
 def segmenter_of_scenes() -> Segmenter:
