@@ -47,6 +47,9 @@ class Experiment:
       build: (config, dataset) to a task and its length.
       data_flags: flags of the dataset besides --dataset, by name: (type, help).
       load_options: those of them that are options of `data.load`.
+      load_with: options of `data.load` that have no flag.
+      embedded: values of load_options for the dataset that stands in for `preferred`, where the
+        command line has none.
       limit: (dataset, parsed flags) to the dataset that is trained on.
       recorded: dataset to settings that have no flag.
       run_name: configuration to the name of its run, where runs differ in their metric alone.
@@ -65,6 +68,8 @@ class Experiment:
     build: study.Build
     data_flags: Mapping[str, tuple[type, str]] = dataclasses.field(default_factory=dict)
     load_options: tuple[str, ...] = ()
+    load_with: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    embedded: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     limit: Callable[[Dataset, flags.FlagValues], Dataset] = lambda dataset, values: dataset
     recorded: Callable[[Dataset], dict[str, Any]] = lambda dataset: {}
     run_name: Callable[[Any], str] = lambda config: record(config)["metric"]
@@ -329,6 +334,10 @@ def _seeds(values: flags.FlagValues) -> list[int]:
 def _load(experiment: Experiment, values: flags.FlagValues) -> Dataset:
     one_of("dataset", values.dataset, experiment.datasets)
     options = {name: values[name].value for name in experiment.load_options}
+    options |= experiment.load_with
+    if not data.is_taken(values.dataset, experiment.preferred, values.data_dir):
+        given = {name: value for name, value in options.items() if value is not None}
+        options = {**experiment.embedded, **given}
     dataset = data.load(values.dataset, values.data_dir, preferred=experiment.preferred, **options)
     dataset = experiment.limit(dataset, values)
     # The trials of a tuned study train on all examples; `tuning` sets some apart for its choice.

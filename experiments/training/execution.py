@@ -24,10 +24,11 @@ import numpy as np
 from experiments.data.dataset import Dataset, Split
 from experiments.training.sharding import BatchSharding, one_step
 from experiments.training.state import TrainState, evaluation_keys, initial_state
-from experiments.training.task import Batch, Task
+from experiments.training.task import Batch, Rows, Task
 
 # Limits of one evaluation batch: images are small and many, one clip may be megabytes.
 EVALUATION_BATCH, EVALUATION_BYTES = 250, 16 << 20
+PICTURES = 8  # test examples that a task's pictures show
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +102,7 @@ class Executor:
             sharding.check(batch_size)
             self._step, jit = sharding.step(task), sharding.jit
         self._evaluate = jit(self._evaluation_step)
+        self._pictures = jit(task.pictures) if hasattr(task, "pictures") else None
         if plan.device_resident:
             self._examples = self.placed(jnp.asarray(dataset.train.examples))
             self._labels = self.placed(jnp.asarray(dataset.train.labels))
@@ -163,6 +165,16 @@ class Executor:
             sums.append(self._evaluate(state.state, batch, mask, number))
         return self.task.metrics(_added(sums))
 
+    def pictures(self, state: TrainState) -> dict[str, np.ndarray]:
+        """The task's pictures of a few test examples, evenly spaced; {} where it makes none."""
+        if self._pictures is None:
+            return {}
+        test = self.dataset.test
+        chosen = np.linspace(0, len(test) - 1, min(PICTURES, len(test))).astype(int)
+        batch = Batch(np.asarray(test.examples[chosen]), np.asarray(test.labels[chosen]))
+        made = jax.device_get(self._pictures(state.state, batch, evaluation_keys(0)))
+        return dict(zip(self.task.picture_names, made, strict=True))
+
     def training_metrics(self, state: TrainState) -> dict[str, float]:
         """The task's metrics over the steps since the last evaluation."""
         return self.task.metrics(_added([state.sums]))
@@ -184,6 +196,12 @@ class Executor:
 
 
 def _added(sums: list[Any]) -> Any:
-    """The sum of pytrees, leaf by leaf, in float64 on the host."""
-    on_host = [jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(s)) for s in sums]
-    return jax.tree.map(lambda *leaves: sum(leaves), *on_host)
+    """The sum of pytrees, leaf by leaf, in float64 on the host; their rows joined."""
+
+    def added(*parts):
+        if isinstance(parts[0], Rows):
+            kept = [np.asarray(part.values)[np.asarray(part.mask, bool)] for part in parts]
+            return np.concatenate(kept).astype(np.float64)
+        return sum(np.asarray(part, np.float64) for part in parts)
+
+    return jax.tree.map(added, *jax.device_get(sums), is_leaf=lambda x: isinstance(x, Rows))

@@ -119,7 +119,7 @@ def train_trial(
                 if bad:
                     raise _non_finite(bad, "", trial, step, files)
                 records.append(record)
-                files.add(record)
+                files.add(record, executor.pictures(state))
                 progress.line(_line(record, trial, executor))
                 state = executor.placed(cleared(state))
                 before, best = best, _best(best, record, executor)
@@ -234,7 +234,8 @@ def _result(
 ) -> dict[str, Any]:
     """The record of a finished trial, from its last evaluation and its final state."""
     train = executor.dataset.train
-    stride = -(-len(train) // FINAL_TRAIN_EXAMPLES)
+    most = getattr(executor.task, "final_train_examples", FINAL_TRAIN_EXAMPLES)
+    stride = -(-len(train) // most)
     sample = Split(train.examples[::stride], train.labels[::stride])
     result = {"seed": trial.seed, "steps": last["step"]}
     for name, value in last.items():

@@ -1,11 +1,13 @@
-"""What one trial leaves on the disk: checkpoints, lines of metrics, TensorBoard events."""
+"""What one trial leaves on the disk: checkpoints, lines of metrics, pictures, events."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from experiments.training import tensorboard
+import numpy as np
+
+from experiments.training import pictures, tensorboard
 from experiments.training.checkpoints import Checkpoints
 from experiments.training.workdir import Workdir
 
@@ -23,8 +25,8 @@ class TrialFiles(Protocol):
         """Brings all files to this step and these lines of metrics."""
         ...
 
-    def add(self, record: dict[str, Any]) -> None:
-        """Adds the line of an evaluation."""
+    def add(self, record: dict[str, Any], columns: Mapping[str, np.ndarray]) -> None:
+        """Adds the line of an evaluation, and its pictures; see `pictures.write`."""
         ...
 
     def save(self, step: int, state: Any, extra: Extra, best: bool = False) -> None:
@@ -64,6 +66,8 @@ class OnDisk:
         notice: Callable[[str], None],
     ):
         self._workdir, self._run, self._seed = workdir, run, seed
+        self._seen = workdir.pictures(run, seed)
+        self._shown = workdir.tensorboard(run, seed)
         self._last = Checkpoints(workdir.checkpoints(run, seed), identity, notice)
         self._best = Checkpoints(workdir.checkpoints(run, f"{seed}_best"), identity, notice)
 
@@ -75,7 +79,9 @@ class OnDisk:
         self._workdir.replace_metrics(self._run, self._seed, records)
         self._events = tensorboard.Writer(self._workdir.tensorboard(self._run, self._seed), records)
 
-    def add(self, record: dict[str, Any]) -> None:
+    def add(self, record: dict[str, Any], columns: Mapping[str, np.ndarray]) -> None:
+        # Before the line of metrics, so that every line has its pictures.
+        pictures.write(self._seen, record["step"], columns)
         self._workdir.append_metrics(record)
         self._events.write(record)
 
@@ -89,7 +95,7 @@ class OnDisk:
 
     def end(self, records: list[dict[str, Any]]) -> None:
         self.close()
-        tensorboard.rewrite(self._workdir.tensorboard(self._run, self._seed), records)
+        tensorboard.rewrite(self._shown, records, self._seen)
 
     def close(self) -> None:
         self._events.close()
@@ -104,7 +110,7 @@ class Nowhere:
     def begin(self, step: int, records: list[dict[str, Any]]) -> None:
         pass
 
-    def add(self, record: dict[str, Any]) -> None:
+    def add(self, record: dict[str, Any], columns: Mapping[str, np.ndarray]) -> None:
         pass
 
     def save(self, step: int, state: Any, extra: Extra, best: bool = False) -> None:

@@ -92,6 +92,9 @@ class Workdir:
     def tensorboard(self, run: str, seed: int) -> pathlib.Path:
         return self.path / "tensorboard" / run / f"seed_{seed}"
 
+    def pictures(self, run: str, seed: int) -> pathlib.Path:
+        return self.path / "pictures" / run / f"seed_{seed}"
+
     def read_summary(self) -> dict[str, Any] | None:
         """summary.json as the last completed trial left it; None where it is not there or damaged.
 
