@@ -26,6 +26,7 @@ COMMANDS = {
     "cifar_vgg16": ("--dataset=digits",),
     "mnist_smoothness": ("--dataset=digits",),
     "ucf101_convnet3d": ("--dataset=moving_digits", "--size=16", "--train_examples=32"),
+    "ct_reconstruction": (),
     "prepare_data": ("--source=VIDEOS",),
     "report": (),
     "analysis.correlation": ("--kernels=KERNELS", "--out=out"),
@@ -96,6 +97,12 @@ MORE = {
     ("", "sizes"): ("foo", "16x32x32,foo"),
     ("", "clips"): ("12", "0,12", "100000000000000000000"),
     ("", "max_distance"): ("0",),
+    ("", "max_iterations"): ("0", "100000000000000000000"),
+    ("", "tolerance"): ("0", "2"),
+    ("", "strength"): ("0", "1e30"),
+    ("", "dose"): ("0", "1e30"),
+    ("", "views"): ("0", "20,", "20,20", "20,²", "100000000000000000000"),
+    ("", "images"): ("camera,camera",),
     ("", "samples"): ("0",),
     ("analysis.filters", "seed"): ("5",),
     ("analysis.correlation", "seed"): (),  # ignored without --workdir
@@ -164,6 +171,7 @@ def no_work(monkeypatch):
 
     for target in (
         "experiments.training.study.train_trial",
+        "experiments.ct_reconstruction.scan",
         "experiments.benchmarks.channel_grad.in_turns",
         "experiments.benchmarks.convnet3d.in_turns",
         "experiments.benchmarks.optflow.bench_set",
