@@ -129,7 +129,7 @@ def classification(
       dataset: what it is trained on; its training split gives the normalisation.
       optimizer: see `Supervised`.
       learning_rate: see `Supervised`.
-      **options: `augment` and `penalty` of `Supervised`.
+      **options: `augment`, `penalty` and `loss` of `Supervised`.
     """
 
     def hits(logits, labels, mask):
@@ -137,16 +137,18 @@ def classification(
         return {"hits": jnp.sum(right & mask), "examples": jnp.sum(mask)}
 
     return Supervised(
-        model=model,
-        example_shape=dataset.example_shape,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        loss=optax.softmax_cross_entropy_with_integer_labels,
-        statistics=hits,
-        finalize=lambda sums: {"accuracy": float(sums["hits"] / sums["examples"])},
-        headline=Headline("accuracy", higher_is_better=True, percent=True),
-        normalize=normalizer(dataset.train),
-        **options,
+        **{
+            "model": model,
+            "example_shape": dataset.example_shape,
+            "optimizer": optimizer,
+            "learning_rate": learning_rate,
+            "loss": optax.softmax_cross_entropy_with_integer_labels,
+            "statistics": hits,
+            "finalize": lambda sums: {"accuracy": float(sums["hits"] / sums["examples"])},
+            "headline": Headline("accuracy", higher_is_better=True, percent=True),
+            "normalize": normalizer(dataset.train),
+            **options,
+        }
     )
 
 

@@ -24,6 +24,7 @@ from tests.experiments.analysis import video_study
 COMMANDS = {
     "cifar_resnet56": ("--dataset=digits", "--depth=8"),
     "cifar_vgg16": ("--dataset=digits",),
+    "linear_classifier": ("--dataset=digits",),
     "mnist_smoothness": ("--dataset=digits",),
     "ucf101_convnet3d": ("--dataset=moving_digits", "--size=16", "--train_examples=32"),
     "ct_reconstruction": (),
@@ -99,7 +100,7 @@ MORE = {
     ("", "max_distance"): ("0",),
     ("", "max_iterations"): ("0", "100000000000000000000"),
     ("", "tolerance"): ("0", "2"),
-    ("", "strength"): ("0", "1e30"),
+    ("ct_reconstruction", "strength"): ("0", "1e30"),
     ("", "dose"): ("0", "1e30"),
     ("", "views"): ("0", "20,", "20,20", "20,²", "100000000000000000000"),
     ("", "images"): ("camera,camera",),
