@@ -24,8 +24,8 @@ def weston_watkins(scores: jax.Array, labels: jax.Array) -> jax.Array:
 
     Example:
       >>> scores = jnp.array([[3.2, 5.1, -1.7], [1.3, 4.9, 2.0], [2.2, 2.5, -3.1]])
-      >>> print(weston_watkins(scores, jnp.array([0, 1, 2])).round(2))
-      [ 2.9  0.  12.9]
+      >>> [f"{loss:.1f}" for loss in weston_watkins(scores, jnp.array([0, 1, 2]))]
+      ['2.9', '0.0', '12.9']
     """
     right = jnp.take_along_axis(scores, labels[:, None], axis=1)
     margins = jnp.maximum(0, scores - right + 1)
