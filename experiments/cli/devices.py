@@ -83,5 +83,6 @@ def chosen(values: flags.FlagValues) -> dict[str, Any]:
     if values.shard == "batch":
         return {"sharding": BatchSharding.over(used, values.batch_statistics)}
     if values.batch_statistics != "global":
-        raise ConfigError("batch_statistics", values.batch_statistics, "local with --shard=batch")
+        got = f"{values.batch_statistics} without --shard=batch"
+        raise ConfigError("batch_statistics", got, "local with --shard=batch, or global")
     return {"devices": used if values.devices != "1" else None}

@@ -240,7 +240,11 @@ def _without_closed_loops(hook: Callable[[Any], object]) -> Callable[[Any], None
 def _absl_flags(argv: list[str]) -> list[str]:
     """Parses absl's own flags (such as --verbosity) and leaves the command's."""
     own = [x for x in argv[1:] if x.lstrip("-").partition("=")[0] in ("verbosity", "v")]
-    flags.FLAGS([argv[0], *own])
+    try:
+        flags.FLAGS([argv[0], *own])
+    except flags.Error:
+        got = own[0].partition("=")[2] or "no value"
+        fail(f"--verbosity: got {got}; accepted: an integer, as --verbosity=0", 2)
     return [argv[0], *(x for x in argv[1:] if x not in own)]
 
 
@@ -261,6 +265,11 @@ def _explain(error: Exception, values: flags.FlagValues) -> NoReturn:
             f"({_first_line(error)}); complete files are kept{_how_to_go_on(values)}",
             1,
         )
+    if "jax" in sys.modules:
+        from experiments.training import processes
+
+        if processes.was_lost(error):
+            fail(f"another of the processes has ended{_how_to_go_on(values)}", 1)
     raise error
 
 

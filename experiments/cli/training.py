@@ -26,6 +26,7 @@ from experiments.figures import sweep as sweep_figures
 from experiments.figures import training as figures
 from experiments.system.errors import ConfigError, NonFiniteError, UserError
 from experiments.system.files import write_json
+from experiments.system.output import say
 from experiments.training import processes, statistics, study, sweep
 from experiments.training.loop import CheckpointPolicy
 from experiments.training.settings import Config, at_least, one_of, record, with_settings
@@ -202,10 +203,11 @@ def _train(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
     )
     runs = _runs(experiment, values, baseline)
     several = bool(values.sweep) or values.random_search is not None
+    where = cli_devices.chosen(values)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     values["workdir"].value = values.workdir or f"runs/{experiment.name}-{stamp}"
     path = pathlib.Path(values.workdir).expanduser().absolute()
-    print(f"results, checkpoints and figures: {path}", flush=True)
+    say(f"results, checkpoints and figures: {path}")
     train = partial(
         study.train,
         experiment.name,
@@ -213,7 +215,7 @@ def _train(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
         resume=values.resume,
         policy=CheckpointPolicy(steps=values.checkpoint_every),
         command=sys.argv,
-        **cli_devices.chosen(values),
+        **where,
     )
     tuned = None
     if tune is not None:
@@ -225,14 +227,14 @@ def _train(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
     figures.draw(path, summary)
     experiment.draw(path, summary)
     finished = experiment.finish and experiment.finish(path, summary, dataset, runs)
-    print(f"\n{statistics.table(summary) if tuned is None else tuning.tables(summary, tuned)}")
+    say(f"\n{statistics.table(summary) if tuned is None else tuning.tables(summary, tuned)}")
     if finished:
-        print(f"\n{finished}")
+        say(f"\n{finished}")
     if several:
-        print(f"\n{conclude(path, summary, searched=values.random_search is not None)}")
-    print(f"\nin {path}:")
+        say(f"\n{conclude(path, summary, searched=values.random_search is not None)}")
+    say(f"\nin {path}:")
     names = (p.name for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-    print("  " + "  ".join(sorted(names)))
+    say("  " + "  ".join(sorted(names)))
     failed = study.failures(summary)
     if failed:
         trials = "1 trial" if len(failed) == 1 else f"{len(failed)} trials"

@@ -19,7 +19,8 @@ from experiments.data.validation import with_validation
 from experiments.figures import training as figures
 from experiments.system.errors import ConfigError, UserError
 from experiments.system.files import write_json
-from experiments.training import statistics, sweep
+from experiments.system.output import say
+from experiments.training import processes, statistics, sweep
 from experiments.training.settings import Config, at_least, get, record, with_settings
 from experiments.training.study import MOST_SEEDS, Run
 
@@ -118,11 +119,12 @@ def choose(
         split = dataset
     tried = {run.name: _tried(run, tuning) for run in runs}
     folder = path / "tune"
-    print(f"tuning {tuning.setting} in {folder}", flush=True)
+    say(f"tuning {tuning.setting} in {folder}")
     everything = [run for candidates in tried.values() for run in candidates]
     summary = train(everything, split, workdir=folder, seeds=tuning.seeds)
-    figures.draw(folder, summary)
-    print(f"\n{statistics.table(summary)}\n")
+    if processes.is_first():
+        figures.draw(folder, summary)
+    say(f"\n{statistics.table(summary)}\n")
     headline = statistics.headline_of(summary)
     rows = {row["name"]: row for row in summary["runs"]}
     final, chosen = list(runs), {}
@@ -147,7 +149,8 @@ def choose(
         "validation_examples": len(split.validation),
         "chosen": chosen,
     }
-    write_json(path / "tuning.json", result)
+    if processes.is_first():
+        write_json(path / "tuning.json", result)
     return final, result
 
 
@@ -187,8 +190,7 @@ def _tried(run: Run, tuning: Tuning) -> list[Run]:
 def _warn_at_the_edge(metric: str, value: Any, tuning: Tuning) -> None:
     numbers = [x for x in tuning.values if isinstance(x, int | float)]
     if len(numbers) > 1 and value in (min(numbers), max(numbers)):
-        print(
+        say(
             f"{metric}: the best {tuning.setting}, {sweep.text_of(value)}, is at the end of what "
-            "was tried; a value beyond it may be better",
-            flush=True,
+            "was tried; a value beyond it may be better"
         )

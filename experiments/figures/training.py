@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from typing import Any
 
@@ -13,6 +12,7 @@ from matplotlib.figure import Figure
 from experiments.figures.files import save
 from experiments.training import statistics
 from experiments.training.task import Headline
+from experiments.training.workdir import parse_metrics
 
 TRIALS_FOR_A_HISTOGRAM = 5
 FEW_RUNS, LEGEND_ROWS = 6, 20
@@ -132,7 +132,7 @@ def by_epoch(
 
 def _metrics(directory: pathlib.Path) -> list[dict[str, Any]]:
     try:
-        lines = (directory / "metrics.jsonl").read_text().splitlines()
-    except FileNotFoundError:
+        text = (directory / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
+    except OSError:
         return []
-    return [json.loads(line) for line in lines]
+    return parse_metrics(text)[0]

@@ -21,6 +21,7 @@ from experiments.training.checkpoints import differences
 from experiments.training.config import MetricConfig
 from experiments.training.settings import leaves
 from experiments.training.task import Headline
+from experiments.training.workdir import parse_metrics
 
 SAME_VALUE, AT_ITS_BEST = "the same value for all", "each at its best"
 _METRIC_SETTINGS = {leaf.flag for leaf in leaves(MetricConfig)}
@@ -165,13 +166,13 @@ def read(path: str) -> Part:
     if config is None:
         accepted = "the workdir of a training command"
         raise ConfigError("workdir", path, f"{accepted} (there is no config.json)")
-    lines = []
-    if (folder / "metrics.jsonl").is_file():
-        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:  # a kill in the middle of a line; resuming writes it again
-                continue
+    try:
+        text = (folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        text = ""
+    except OSError as error:
+        raise UserError(f"workdir: {folder / 'metrics.jsonl'} cannot be read ({error})") from error
+    lines, _ = parse_metrics(text)  # A kill cuts a line; resuming writes it again.
     try:
         settings = config["settings"]
         part = Part(

@@ -34,7 +34,7 @@ def write_bytes(path: pathlib.Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp lets the owner alone read the file
+        os.chmod(temporary, 0o666 & ~_MASK)  # mkstemp lets the owner alone read the file
         os.replace(temporary, path)
     except BaseException:
         pathlib.Path(temporary).unlink(missing_ok=True)
@@ -73,3 +73,6 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
+
+
+_MASK = _umask()  # Read once, before there are threads: it belongs to the whole process.

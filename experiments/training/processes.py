@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from experiments.system.errors import ConfigError, UserError
+from experiments.training.checkpoints import differences
 
 
 def start(
@@ -38,6 +39,10 @@ def start(
             "a part of --coordinator, --num_processes, --process_id",
             "all three, or none where Slurm, Open MPI or Kubernetes start the processes",
         )
+    if coordinator is not None:
+        host, _, port = coordinator.rpartition(":")
+        if not (host and port.isascii() and port.isdecimal() and 0 < int(port) < 2**16):
+            raise ConfigError("coordinator", coordinator, "HOST:PORT, such as localhost:1234")
     try:
         jax.distributed.initialize(coordinator, count, number)
     except (RuntimeError, ValueError) as error:
@@ -84,6 +89,36 @@ def agreed(make: Callable[[], Any]) -> Any:
     if "error" in said:
         raise UserError(said["error"])
     return said["value"]
+
+
+def require_equal(settings: Any) -> None:
+    """Refuses processes that were started with different settings; otherwise they would mix.
+
+    Args:
+      settings: values for JSON.
+
+    Raises:
+      UserError: in every process, if any of them differs from the first.
+    """
+    if not several():
+        return
+    from jax.experimental import multihost_utils
+
+    own = json.loads(json.dumps(settings, default=str))
+    changed = differences(json.loads(_sent(json.dumps(own).encode())), own)
+    counts = multihost_utils.process_allgather(np.int32(len(changed)))
+    if counts.any():
+        which = ", ".join(str(number) for number in np.flatnonzero(counts))
+        here = f": {', '.join(changed)}" if changed else ""
+        raise UserError(
+            f"distributed: process {which} has other settings or data than process 0{here}; "
+            "accepted: the same command and the same data in every process"
+        )
+
+
+def was_lost(error: BaseException) -> bool:
+    """Whether an error says that another process has ended."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and several()
 
 
 def from_first(

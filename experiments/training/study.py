@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import os
 import threading
 import time
@@ -23,11 +21,11 @@ import numpy as np
 
 from experiments.data.dataset import Dataset
 from experiments.system import environment
-from experiments.system.errors import ConfigError, UserError
+from experiments.system.errors import ConfigError
 from experiments.system.files import write_json
 from experiments.system.output import say
 from experiments.training import processes, settings, statistics
-from experiments.training.checkpoints import differences, read_latest_extra
+from experiments.training import resume as earlier
 from experiments.training.cluster import Cluster
 from experiments.training.config import Length
 from experiments.training.devices import spread
@@ -106,6 +104,8 @@ def train(
     examples = len(dataset.train)
     for _, length in built.values():
         length.steps(examples)
+        if sharding is not None:
+            sharding.check(length.batch_size)
     shared = sharding.settings if sharding else {}
     recorded = {run.name: settings.record(run.config) | shared for run in runs}
     headline = built[runs[0].name][0].headline
@@ -113,6 +113,11 @@ def train(
     study_settings = {
         "experiment": experiment, "dataset": data, "seeds": seeds, "runs": recorded,
     }  # fmt: skip
+    wanted = {
+        run.name: {s: _identity(experiment, data, recorded[run.name], s) for s in seeds}
+        for run in runs
+    }
+    processes.require_equal({"study": study_settings, "checkpoint_every": policy.steps})
     facts = {
         "command": list(command) if command is not None else None,
         "data_dir": dataset.data_dir,
@@ -124,20 +129,25 @@ def train(
 
         def begin() -> dict[str, Any]:
             nonlocal folder
+            kept: dict[str, Any] = {}
+
+            def check(opened: Workdir) -> None:
+                previous = opened.read_summary(f"test_{headline.name}")
+                previous = previous or {"runs": [], "wall_seconds": 0.0}
+                kept["trials"] = earlier.finished(previous, wanted)
+                kept["wall_seconds"] = previous["wall_seconds"]
+                if not opened.has_config:
+                    earlier.check_checkpoints(opened, wanted)
+
             folder = held.enter_context(
-                Workdir(workdir, study_settings, resume=resume, record=facts, notice=notice)
+                Workdir(workdir, study_settings, check, resume=resume, record=facts, notice=notice)
             )
             if resume and not folder.existed:
                 notice(f"nothing to resume in {folder.path}: training from the first step")
-            previous = folder.read_summary() or {"runs": [], "wall_seconds": 0.0}
-            trials = {
-                run.name: _finished(previous, run.name, recorded[run.name], experiment, data, seeds)
-                for run in runs
-            }
-            for name, rows in trials.items():
+            for name, rows in kept["trials"].items():
                 for row in rows:
-                    _restore_metrics(folder, name, row, notice)
-            return {"trials": trials, "wall_seconds": previous["wall_seconds"]}
+                    earlier.restore_files(folder, name, row["seed"], notice)
+            return kept
 
         before = processes.agreed(begin)
         trials = before["trials"]
@@ -171,9 +181,8 @@ def train(
         jobs = [
             (run, _trial(run.name, seed, built[run.name][1], examples, identity))
             for run in runs
-            for seed in seeds
+            for seed, identity in wanted[run.name].items()
             if seed not in {t["seed"] for t in trials[run.name]}
-            for identity in [_identity(experiment, data, recorded[run.name], seed)]
         ]
         executors = threading.local()  # One for each device, of the run that it works at.
 
@@ -203,7 +212,7 @@ def train(
                     yield trial, result
 
         for trial, result in results():
-            result["identity"] = _short(trial.identity)
+            result["identity"] = earlier.short(trial.identity)
             others = trials[trial.run]
             trials[trial.run] = sorted([*others, result], key=lambda t: t["seed"])
             if folder is not None:
@@ -253,50 +262,3 @@ def _identity(
 ) -> dict[str, Any]:
     """What the result of one trial depends on."""
     return {"experiment": experiment, "dataset": data, "seed": seed, "settings": recorded}
-
-
-def _finished(
-    previous: dict[str, Any],
-    name: str,
-    recorded: dict[str, Any],
-    experiment: str,
-    data: dict[str, Any],
-    seeds: list[int],
-) -> list[dict[str, Any]]:
-    """The rows of an earlier summary.json that need no training: those that ended well.
-
-    Raises:
-      UserError: a row belongs to other settings or other data.
-    """
-    rows = []
-    for run in previous["runs"]:
-        for row in run["trials"] if run["name"] == name else []:
-            if row["seed"] not in seeds or "error" in row:
-                continue
-            identity = _identity(experiment, data, recorded, row["seed"])
-            if row.get("identity") != _short(identity):
-                changed = ", ".join(differences(run.get("settings", {}), recorded))
-                raise UserError(
-                    f"workdir: summary.json holds a trial of {name}, seed {row['seed']}, of "
-                    f"other settings or data ({changed or 'the data differ'}); accepted: a "
-                    "new folder, or the settings of that trial"
-                )
-            rows.append(row)
-    return rows
-
-
-def _short(identity: dict[str, Any]) -> str:
-    text = json.dumps(identity, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _restore_metrics(
-    folder: Workdir, run: str, row: dict[str, Any], notice: Callable[[str], None]
-) -> None:
-    """Takes the lines of a finished trial from its checkpoint where metrics.jsonl lost some."""
-    seed = row["seed"]
-    records = read_latest_extra(folder.checkpoints(run, seed)).get("records", [])
-    found = folder.read_metrics(run, seed)
-    if records and [x["step"] for x in found] != [x["step"] for x in records]:
-        folder.replace_metrics(run, seed, records)
-        notice(f"{run}, seed {seed}: metrics.jsonl restored from the last checkpoint")

@@ -26,6 +26,8 @@ class Workdir:
       settings: what the results depend on, saved in config.json and compared on resuming: a dict
         with "seeds" (a list) and "runs" (settings by name) among others. On resuming, further seeds
         and runs may be added.
+      check: looks at what is there, and raises if it does not belong to this study; called before
+        anything is written.
       resume: whether to go on with what is there.
       record: further values for config.json (versions, device), not compared.
       notice: called with a line of text about damage that was found and repaired.
@@ -33,6 +35,7 @@ class Workdir:
     Attributes:
       path: the folder.
       existed: whether it held a study before.
+      has_config: whether it held config.json before.
 
     Raises:
       UserError: the folder cannot be written, another process works in it, it holds a study and
@@ -43,6 +46,7 @@ class Workdir:
         self,
         path: str | os.PathLike[str],
         settings: dict[str, Any],
+        check: Callable[[Workdir], None] = lambda workdir: None,
         *,
         resume: bool = False,
         record: dict[str, Any] | None = None,
@@ -67,7 +71,7 @@ class Workdir:
                 "folder"
             ) from error
         try:
-            self._open(json.loads(json.dumps(finite(settings))), resume, record or {})
+            self._open(json.loads(json.dumps(finite(settings))), check, resume, record or {})
         except BaseException:
             self.close()
             raise
@@ -95,8 +99,10 @@ class Workdir:
     def pictures(self, run: str, seed: int) -> pathlib.Path:
         return self.path / "pictures" / run / f"seed_{seed}"
 
-    def read_summary(self) -> dict[str, Any] | None:
+    def read_summary(self, key: str = "seed") -> dict[str, Any] | None:
         """summary.json as the last completed trial left it; None where it is not there or damaged.
+
+        Every row must hold `key` as a number, or the message of an error.
 
         A damaged file is set aside, and `notice` says so; the trials are then finished again from
         their checkpoints.
@@ -108,7 +114,9 @@ class Workdir:
             for run in summary["runs"]:
                 run["name"]
                 for trial in run["trials"]:
-                    trial["seed"]
+                    trial["seed"] + 0
+                    if "error" not in trial:
+                        trial[key] + 0
             float(summary["wall_seconds"])
         except (OSError, ValueError, KeyError, TypeError):
             self._set_aside(self.summary_path, "trials are finished again from their checkpoints")
@@ -142,9 +150,16 @@ class Workdir:
     def _metrics(self) -> pathlib.Path:
         return self.path / "metrics.jsonl"
 
-    def _open(self, settings: dict[str, Any], resume: bool, record: dict[str, Any]) -> None:
+    def _open(
+        self,
+        settings: dict[str, Any],
+        check: Callable[[Workdir], None],
+        resume: bool,
+        record: dict[str, Any],
+    ) -> None:
         config = self.path / "config.json"
-        self.existed = config.exists() or any((self.path / x).exists() for x in _RESULTS)
+        self.has_config = config.exists()
+        self.existed = self.has_config or any((self.path / x).exists() for x in _RESULTS)
         if config.exists():
             self._check(_read_config(config), settings, resume)
         elif self.existed and not resume:
@@ -156,6 +171,7 @@ class Workdir:
             self._notice(f"{config} is missing; the checkpoints say which settings they belong to")
         if self.existed:
             self._repair()
+        check(self)
         try:
             write_json(config, {"settings": settings, **record})
         except OSError as error:
@@ -180,11 +196,17 @@ class Workdir:
     def _repair(self) -> None:
         """Finds damage that can be told at once, before any work is done."""
         checkpoints = self.path / "checkpoints"
-        if checkpoints.exists() and not checkpoints.is_dir():
-            raise UserError(
-                f"workdir: {checkpoints} is not a folder; remove it, and the trials that have "
-                "not ended begin again"
-            )
+        for path in (checkpoints, *checkpoints.glob("*"), *checkpoints.glob("*/seed_*")):
+            if path.exists() and not path.is_dir():
+                raise UserError(
+                    f"workdir: {path} is not a folder; remove it, and the trials that have not "
+                    "ended begin again"
+                )
+        for kind in ("tensorboard", "pictures"):
+            folder = self.path / kind
+            for path in (folder, *folder.glob("*"), *folder.glob("*/seed_*")):
+                if path.exists() and not path.is_dir():
+                    self._set_aside(path, "what it held is written again")
         remove_unfinished(self.path)
         if self._metrics.is_dir():
             self._set_aside(self._metrics, "its lines are taken from the checkpoints")
@@ -202,15 +224,7 @@ class Workdir:
             text = self._metrics.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return [], 0
-        lines, unreadable = [], 0
-        for line in text.splitlines():
-            try:
-                value = json.loads(line)
-                value["run"], value["seed"], value["step"] + 0, value["epoch"] + 0
-                lines.append(value)
-            except (ValueError, KeyError, TypeError):
-                unreadable += 1
-        return lines, unreadable
+        return parse_metrics(text)
 
     def _set_aside(self, path: pathlib.Path, consequence: str) -> None:
         aside = path.with_name(f"{path.name}.damaged")
@@ -220,6 +234,21 @@ class Workdir:
             aside = path.with_name(f"{path.name}.damaged.{number}")
         path.rename(aside)
         self._notice(f"{path} is damaged; moved to {aside.name}, {consequence}")
+
+
+def parse_metrics(text: str) -> tuple[list[dict[str, Any]], int]:
+    """The lines of metrics.jsonl that can be used, and the number of the others."""
+    lines, unreadable = [], 0
+    for line in text.splitlines():
+        try:
+            value = json.loads(line)
+            str(value["run"]), value["seed"] + 0, value["step"] + 0, value["epoch"] + 0
+            if any(isinstance(x, str | list | dict) for k, x in value.items() if k != "run"):
+                raise TypeError
+            lines.append(value)
+        except (ValueError, KeyError, TypeError):
+            unreadable += 1
+    return lines, unreadable
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -94,6 +94,16 @@ def test_help_says_what_a_flag_is_and_nothing_of_the_parser():
     assert "repeat this option" not in text and ";" not in text.partition("--sweep")[2][:40]
 
 
+@pytest.mark.parametrize(("flag", "got"), [("--verbosity=abc", "abc"), ("--verbosity", "no value")])
+def test_a_wrong_verbosity_is_one_line(flag, got):
+    ran = subprocess.run(
+        [sys.executable, "-m", "experiments.analysis.metric_figures", flag],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert ran.returncode == 2
+    assert ran.stderr == f"error: --verbosity: got {got}; accepted: an integer, as --verbosity=0\n"
+
+
 def test_unraisable_errors_of_closed_loops_alone_are_left_out():
     told = []
     hook = command._without_closed_loops(told.append)

@@ -101,6 +101,38 @@ def test_two_killed_processes_go_on_to_the_same_bits(whole, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_processes_of_different_settings_are_refused(tmp_path):
+    address = f"--coordinator=localhost:{free_port()}"
+    both = [
+        start(
+            "no", "--distributed", "--shard=batch", address, "--num_processes=2",
+            f"--process_id={number}", f"--workdir={tmp_path}/{number}", *flags,
+        )
+        for number, flags in enumerate(([], ["--generator_learning_rate=0.5"]))
+    ]  # fmt: skip
+    for process in both:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 2
+        assert "error: --distributed: process 1 has other settings or data than" in errors
+    assert not (tmp_path / "0").exists() and not (tmp_path / "1").exists()
+
+
+def test_a_lost_process_ends_the_other_with_a_line(tmp_path):
+    address = f"--coordinator=localhost:{free_port()}"
+    first, second = (
+        start(
+            fault, "--distributed", "--shard=batch", address, "--num_processes=2",
+            f"--process_id={number}", f"--workdir={tmp_path}/w",
+        )
+        for number, fault in enumerate(("no", "kill_step:5"))
+    )  # fmt: skip
+    second.communicate(timeout=300)
+    _, errors = first.communicate(timeout=300)
+    assert second.returncode == -signal.SIGKILL and first.returncode == 1, errors
+    assert "error: another of the processes has ended; go on with --workdir=" in errors
+    assert "Traceback" not in errors
+
+
 @pytest.mark.parametrize(
     ("flags", "error"),
     [
@@ -110,8 +142,21 @@ def test_two_killed_processes_go_on_to_the_same_bits(whole, tmp_path):
             ["--distributed", "--shard=batch", "--process_id=1"],
             "distributed: got a part of --coordinator, --num_processes, --process_id; accepted: ",
         ),
+        (
+            [
+                "--distributed",
+                "--shard=batch",
+                "--coordinator=here:x",
+                "--num_processes=1",
+                "--process_id=0",
+            ],
+            "coordinator: got here:x; accepted: HOST:PORT",
+        ),
         (["--shard=x"], "shard: got 'x'; accepted: trials, batch"),
-        (["--batch_statistics=local"], "batch_statistics: got local; accepted: local with --shard"),
+        (
+            ["--batch_statistics=local"],
+            "batch_statistics: got local without --shard=batch;",
+        ),
         (["--devices=9"], "devices: got 9; accepted: all, or 1 to 8"),
     ],
 )

@@ -1,6 +1,7 @@
 """A study's folder: tied to its settings, repaired where it was damaged, enlarged on request."""
 
 import json
+import shutil
 
 import pytest
 
@@ -43,8 +44,6 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def copied(finished, tmp_path):
     """A copy of a finished study that a test may damage, and its summary."""
-    import shutil
-
     shutil.copytree(finished[0], tmp_path / "w")
     return tmp_path / "w", finished[1]
 
@@ -76,7 +75,7 @@ def test_a_deleted_config_does_not_open_the_door_to_other_settings(copied):
         run(workdir, "--rate=0.5")
     with pytest.raises(UserError, match=r"settings\.rate: 0\.001 there, 0\.5 asked for"):
         run(workdir, "--rate=0.5", "--resume")
-    (workdir / "config.json").unlink()  # The refused attempt wrote its own.
+    assert not (workdir / "config.json").exists()  # A refused attempt leaves nothing.
     assert rows(run(workdir, "--resume")) == rows(summary)
 
 
@@ -134,3 +133,61 @@ def test_a_refused_resume_leaves_the_record_as_it_was(copied):
     with pytest.raises(UserError, match=r"rate: 0\.001 there, 0\.5 asked for"):
         run(workdir, "--rate=0.5", "--resume")
     assert (workdir / "config.json").read_bytes() == before
+
+
+def test_trials_that_are_not_asked_for_are_not_dropped(copied):
+    workdir, before = copied
+    run(workdir, "--resume", "--trials=2")
+    (workdir / "config.json").unlink()
+    with pytest.raises(UserError, match="^workdir: .* holds a trial of baseline, seed 1, which is"):
+        run(workdir, "--resume")
+    (workdir / "summary.json").unlink()  # The checkpoints tell as well.
+    with pytest.raises(UserError, match="^workdir: .*seed_1 holds a trial of baseline, seed 1, wh"):
+        run(workdir, "--resume")
+    assert not (workdir / "config.json").exists()
+    assert rows(run(workdir, "--resume", "--trials=2"))[:1] == rows(before)
+
+
+def test_settings_that_devices_cannot_share_leave_no_folder(tmp_path):
+    with pytest.raises(UserError, match="^batch_size: got 32; accepted: a multiple of the 3 dev"):
+        run(tmp_path / "w", "--devices=3", "--shard=batch")
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    "place", ["checkpoints/baseline", "checkpoints/baseline/seed_0", "checkpoints"]
+)
+def test_a_file_where_checkpoints_belong_is_one_line(copied, place):
+    workdir, _ = copied
+    (workdir / "summary.json").unlink()
+    shutil.rmtree(workdir / place)
+    (workdir / place).write_text("text")
+    with pytest.raises(UserError, match=f"^workdir: .*{place} is not a folder; remove it"):
+        run(workdir, "--resume")
+
+
+@pytest.mark.parametrize("place", ["tensorboard/baseline/seed_0", "tensorboard"])
+def test_lost_events_are_written_again(copied, place):
+    workdir, _ = copied
+    expected = points(workdir)
+    shutil.rmtree(workdir / place)
+    run(workdir, "--resume")
+    assert points(workdir) == expected
+    shutil.rmtree(workdir / place)
+    (workdir / place).write_text("text")
+    run(workdir, "--resume")
+    assert points(workdir) == expected
+    assert (workdir / f"{place}.damaged").read_text() == "text"
+
+
+def test_rows_and_lines_of_another_shape_are_made_again(copied, capsys):
+    workdir, before = copied
+    summary = json.loads((workdir / "summary.json").read_text())
+    del summary["runs"][0]["trials"][0]["test_mse"]
+    (workdir / "summary.json").write_text(json.dumps(summary))
+    expected = lines(workdir)
+    wrong = [expected[0] | {"train_loss": "x"}, *expected[1:]]
+    (workdir / "metrics.jsonl").write_text("\n".join(map(json.dumps, wrong)))
+    assert rows(run(workdir, "--resume")) == rows(before)
+    assert lines(workdir) == expected
+    assert "1 unreadable lines removed" in capsys.readouterr().out
