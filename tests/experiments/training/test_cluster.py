@@ -40,9 +40,10 @@ def address():
 
 
 def build(config, dataset):
-    """In a worker: kills the worker at its seventh step, the first time."""
+    """A task that kills its worker at the seventh step, the first time."""
     marker = pathlib.Path(config.get("kill") or os.devnull)
-    if config.get("kill") and not marker.exists():
+    in_worker = os.getpid() != config.get("driver")
+    if config.get("kill") and in_worker and not marker.exists():
         update, left = Progress.update, [7]
 
         def counted(self, done):
@@ -79,7 +80,7 @@ def test_a_study_whose_worker_is_killed_ends_with_the_same_bits(address, tmp_pat
     marker = tmp_path / "marker"
     alone = study(tmp_path / "a", [Run("one", CONFIG | {"kill": None})], [0, 1])
     # One worker is killed in mid-trial. What it did before stays.
-    runs = [Run("one", CONFIG | {"kill": str(marker)})]
+    runs = [Run("one", CONFIG | {"kill": str(marker), "driver": os.getpid()})]
     spread = study(tmp_path / "b", runs, [0, 1], cluster=address)
     assert marker.read_text() == "killed"
     (trees, lines), (others, other_lines) = results(tmp_path / "a"), results(tmp_path / "b")
