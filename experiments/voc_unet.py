@@ -29,6 +29,7 @@ from experiments.cli.training import Experiment
 from experiments.data.dataset import Dataset
 from experiments.figures import segmentation as figures
 from experiments.models import torchvision_weights
+from experiments.models.initialization import he_normal_variables
 from experiments.models.resnet_encoder import ENCODERS, WIDTH
 from experiments.models.unet import STRIDE, UNet
 from experiments.reports import segmentation as report
@@ -160,7 +161,7 @@ def build(config: UnetConfig, dataset: Dataset) -> tuple[Supervised, Length]:
         config.weight_decay,
         metric_axes(config.optimizer.metric, config.transposed),
     )
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"initialize": he_normal_variables}
     mean = dataset.train.channel_statistics[0]
     if config.encoder_weights:
         if channels != len(torchvision_weights.MEAN):
@@ -226,8 +227,8 @@ def _transposed_raster(layout: channel_grad.Layout) -> channel_grad.AxisSpec:
     return channel_grad.AxisSpec(rule)
 
 
-def _pretrained(config: UnetConfig, dataset: Dataset) -> Callable[[Any], Any]:
-    """A function that puts the weights of the file, which is read here, into variables."""
+def _pretrained(config: UnetConfig, dataset: Dataset) -> Callable[..., dict[str, Any]]:
+    """Initial variables with the encoder's weights from the file, which is read here."""
     model, shape = network(config, dataset), (1, *dataset.example_shape)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros(shape), train=False))
     encoder = {name: shapes[name]["encoder"] for name in ("params", "batch_stats")}
@@ -242,7 +243,8 @@ def _pretrained(config: UnetConfig, dataset: Dataset) -> Callable[[Any], Any]:
             f"a .npz or .safetensors file with the weights of torchvision's {config.encoder}",
         ) from error
 
-    def initialize(variables):
+    def initialize(model, shape, key):
+        variables = he_normal_variables(model, shape, key)
         return variables | {
             name: variables[name] | {"encoder": weights} for name, weights in loaded.items()
         }

@@ -26,6 +26,7 @@ COMMANDS = {
     "cifar_vgg16": ("--dataset=digits",),
     "mnist_smoothness": ("--dataset=digits",),
     "ucf101_convnet3d": ("--dataset=moving_digits", "--size=16", "--train_examples=32"),
+    "voc_unet": ("--dataset=digit_scenes", "--batch_size=4"),
     "prepare_data": ("--source=VIDEOS",),
     "report": (),
     "analysis.correlation": ("--kernels=KERNELS", "--out=out"),
@@ -40,6 +41,7 @@ COMMANDS = {
 NAMES = {
     ("prepare_data", ""): "ucf101",
     ("prepare_data", "archive"): "mnist",
+    ("prepare_data", "size"): "voc",
     ("report", ""): "STUDY",
 }
 # Flags that do not go together with those of COMMANDS: they are given alone.
@@ -63,6 +65,7 @@ TEXTS = {
     ("prepare_data", "source"): (*READ, "/proc/nonsense", "FILE"),
     ("prepare_data", "archive"): (*READ, "/proc/nonsense"),
     ("prepare_data", "lists"): READ,
+    ("voc_unet", "encoder_weights"): (*READ, "/proc/nonsense", "FILE", "nowhere.npz"),
     ("analysis.filters", "workdir"): (*READ, "/proc", "FILE", "nowhere"),
     ("analysis.correlation", "workdir"): READ,
     ("analysis.correlation", "kernels"): (*READ, "/proc", "FILE"),
