@@ -128,13 +128,14 @@ PAPER = {
     "epochs": 50.0,
     "schedule": "cosine",
 }
-QUICK_PICTURES = 22_000
+QUICK_PICTURES = 20_000
 # From scratch, for a few minutes of two cores.
 QUICK = PAPER | {
     "encoder": "resnet18",
     "width": 16,
     "decoder_filters": 2,
-    "learning_rate": 0.1,
+    "optimizer": "adam",
+    "learning_rate": 3e-3,
     "batch_size": 16,
     "scale_jitter": 0.25,
     "epochs": Derived(

@@ -12,7 +12,7 @@ from experiments import data
 from experiments import voc_unet as command
 from experiments.data.dataset import Dataset, Split
 from experiments.figures import segmentation as figures
-from experiments.models import torchvision_weights
+from experiments.models import resnet_encoder, torchvision_weights
 from experiments.models.resnet_encoder import ResNetEncoder
 from experiments.reports import segmentation as report
 from experiments.system.errors import ConfigError, UserError
@@ -22,7 +22,7 @@ from experiments.training.settings import record, with_settings
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SMALL = (
     "--dataset=digit_scenes", "--train_examples=8", "--batch_size=4", "--epochs=1",
-    "--evaluate_every=1", "--width=2", "--decoder_filters=1", "--loss=both",
+    "--evaluate_every=1", "--width=2", "--decoder_filters=1",
 )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def test_the_paper_preset_is_figure_7(few_scenes):
     [
         *(("encoder", "vgg"), ("width", 0), ("width", 65), ("decoder_filters", 0)),
         *(("decoder_filters", 65), ("loss", "focal"), ("scale_jitter", 1.0)),
-        *(("scale_jitter", -0.1), ("transposed", "input"), ("weight_decay", -1.0)),
+        *(("scale_jitter", -0.1), ("weight_decay", -1.0)),
     ],
 )
 def test_bad_settings_are_named(name, value):
@@ -63,30 +63,26 @@ def test_bad_settings_are_named(name, value):
         config(**{name: value})
 
 
-def test_a_short_run_leaves_scores_and_figures(few_scenes, run_main, tmp_path, capsys):
+def test_a_short_run_leaves_scores_and_figures(few_scenes, run_main, tmp_path, capsys, monkeypatch):
+    # Compiling is nearly all of the time.
+    monkeypatch.setitem(resnet_encoder.BLOCKS, "resnet18", (1, 1, 1, 1))
     work = tmp_path / "w"
-    summary = run_main("voc_unet", *SMALL, "--metric=l2,sobolev", f"--workdir={work}")
+    summary = run_main("voc_unet", *SMALL, "--metric=sobolev", f"--workdir={work}")
     assert summary["headline"]["name"] == "mean_iou"
-    assert [run["name"] for run in summary["runs"]] == ["l2", "sobolev"]
-    assert summary["model"] == "unet_resnet50_width2_n1"
-    settings = summary["runs"][1]["settings"]
+    assert summary["model"] == "unet_resnet18_width2_n1"
+    settings = summary["runs"][0]["settings"]
     assert (settings["image_size"], settings["transposed"]) == ("64x64", "convolution")
     assert "encoder_weights" not in settings
-    assert "transposed" not in summary["runs"][0]["settings"]
     (trial,) = summary["runs"][0]["trials"]
-    scores = ("mean_iou", "pixel_accuracy", "image_iou", "iou_background", "iou_0")
-    for name in scores[:3]:
+    for name in ("mean_iou", "pixel_accuracy", "image_iou", "iou_background"):
         for split in ("train", "validation", "test"):
             assert 0 <= trial[f"{split}_{name}"] <= 1
             assert 0 <= trial[f"{split}_{name}_batch_statistics"] <= 1
     names = {path.name for path in work.iterdir()}
     assert {"mean_iou.png", "loss.png", "classes.png", "panel.png", "panel.pdf"} <= names
     found = json.loads((work / "segmentation.json").read_text())
-    accuracy = [t["trials"][0]["train_pixel_accuracy"] for t in summary["runs"]]
-    tested = [t["trials"][0]["test_pixel_accuracy"] for t in summary["runs"]]
-    gaps = [run["gaps"]["pixel_accuracy"] for run in found["runs"]]
-    np.testing.assert_allclose([g["mean"] for g in gaps], np.subtract(accuracy, tested))
-    assert gaps[1]["difference"] == pytest.approx(gaps[1]["mean"] - gaps[0]["mean"])
+    gap = trial["train_pixel_accuracy"] - trial["test_pixel_accuracy"]
+    assert found["runs"][0]["gaps"]["pixel_accuracy"]["mean"] == pytest.approx(gap)
     out = capsys.readouterr().out
     assert "background everywhere has mean IoU" in out and "accuracy gap" in out
 
@@ -213,6 +209,7 @@ def test_pretrained_weights_are_where_training_begins(few_scenes, tmp_path):
     dataset = data.load("digit_scenes")
     settings = config(encoder="resnet18", decoder_filters=1, encoder_weights=str(path))
     assert record(settings)["encoder_weights"] == str(path)
+    assert "transposed" not in record(settings)  # the metric is l2
     task, _ = command.build(settings, dataset)
     begun = task.initialize(task.model, (64, 64, 3), jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, begun["params"]["encoder"], drawn["params"])
@@ -238,7 +235,7 @@ def test_weights_that_do_not_fit_are_one_line_before_anything_is_written(
     ):
         with pytest.raises(UserError, match=f"^encoder_weights: got .*{said}.*accepted: ") as told:
             run_main(
-                "voc_unet", "--dataset=digit_scenes", "--encoder=resnet18", "--batch_size=2",
+                "voc_unet", "--dataset=digit_scenes", "--width=64", "--batch_size=2",
                 f"--encoder_weights={path}", f"--workdir={tmp_path}/run",
             )  # fmt: skip
         assert "\n" not in str(told.value) and not pathlib.Path(tmp_path / "run").exists()
