@@ -25,7 +25,7 @@ def run(tmp_path, lists):
     return json.loads(ran.stdout)
 
 
-NAMES = "one of cifar10, mnist, fashion_mnist, ucf101, voc, cityscapes"
+NAMES = "one of cifar10, mnist, fashion_mnist, ucf101, voc, cityscapes, inception"
 # Arguments, and how the line begins.
 REFUSED = [
     (["cifar"], f"name: got cifar; accepted: {NAMES}"),
