@@ -43,9 +43,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         norm = partial(batch_norm, use_running_average=not train)
-        conv = partial(
-            nn.Conv, use_bias=False, dtype=self.dtype, kernel_init=nn.initializers.he_normal()
-        )
+        conv = partial(nn.Conv, use_bias=False, dtype=self.dtype)
         channels = self.filters * (4 if self.bottleneck else 1)
         if self.bottleneck:
             plan = ((self.filters, 1, 1), (self.filters, 3, self.strides), (channels, 1, 1))
@@ -90,7 +88,7 @@ class ResNetEncoder(nn.Module):
         """
         x = nn.Conv(
             self.width, (7, 7), 2, padding=3, use_bias=False, dtype=self.dtype,
-            kernel_init=nn.initializers.he_normal(), name="conv1",
+            name="conv1",
         )(images)  # fmt: skip
         x = nn.relu(batch_norm(use_running_average=not train, name="bn1")(x)).astype(self.dtype)
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))

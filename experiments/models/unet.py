@@ -54,10 +54,7 @@ class DecoderBlock(nn.Module):
     @nn.compact
     def __call__(self, train: bool, *inputs: jax.Array) -> jax.Array:
         x = jnp.concatenate(inputs, axis=-1)
-        he = nn.initializers.he_normal()
-        x = nn.Conv(self.middle, (3, 3), padding=1, dtype=self.dtype, kernel_init=he, name="conv")(
-            x
-        )
+        x = nn.Conv(self.middle, (3, 3), padding=1, dtype=self.dtype, name="conv")(x)
         x = nn.relu(batch_norm(use_running_average=not train, name="bn")(x)).astype(self.dtype)
         x = SCSE(self.dtype, name="scse")(x)
         # The kernel is (height, width, input, output), as that of a convolution.
@@ -115,8 +112,7 @@ class UNet(nn.Module):
         d1 = decode("decoder1", 4, 1, d2, resized(e1, (height // 2, width // 2)))
         column = [d1, *(resized(d, (height, width)) for d in (d2, d3, d4, d5))]
         x = nn.Conv(
-            self.width, (1, 1), dtype=self.dtype, kernel_init=nn.initializers.he_normal(),
-            name="head_conv",
+            self.width, (1, 1), dtype=self.dtype, name="head_conv",
         )(jnp.concatenate(column, axis=-1))  # fmt: skip
         x = nn.relu(batch_norm(use_running_average=not train, name="head_bn")(x))
         return nn.Conv(self.num_classes, (1, 1), name="logits_conv")(x)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -51,22 +53,10 @@ def results(summary: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
                     name: _compared(baseline, run, lambda trial, key=key: trial[key])
                     for name, key in measured.items()
                 },
-                "gaps": {
-                    name: _compared(
-                        baseline,
-                        run,
-                        lambda trial, name=name: trial[f"train_{name}"] - trial[f"test_{name}"],
-                    )
-                    for name in GAPS
-                },
-                "class_iou": {
-                    name: float(np.mean(found))
-                    for name in dataset.class_names
-                    if (found := [t[f"test_iou_{name}"] for t in _ended(run)
-                                  if f"test_iou_{name}" in t])
-                },
+                "gaps": {name: _compared(baseline, run, partial(_gap, name)) for name in GAPS},
+                "class_iou": _class_iou(run, dataset),
             }
-        )  # fmt: skip
+        )
     return {
         "dataset": summary["dataset"],
         "model": summary["model"],
@@ -146,20 +136,30 @@ def predictions(
         folder = path / "checkpoints" / run.name / f"seed_{ended[0]['seed']}"
         state = read_latest(folder)["state"]
         variables = {"params": state["params"], **state["collections"]}
-
-        @jax.jit
-        def predict(variables, image, task=task):
-            logits = task.model.apply(variables, task.normalize(image[None]), train=False)
-            return logits[0].argmax(axis=-1)
-
-        found[run.name] = np.stack(
-            [np.asarray(predict(variables, np.asarray(test.examples[i]))) for i in chosen]
-        )
+        inputs = [task.normalize(np.asarray(test.examples[i])[None]) for i in chosen]
+        found[run.name] = np.stack([_predict(task.model, variables, x)[0] for x in inputs])
     return chosen, found
+
+
+# Compiled once for runs that differ in their metric alone.
+@partial(jax.jit, static_argnums=0)
+def _predict(model: nn.Module, variables: Any, inputs: jax.Array) -> jax.Array:
+    return model.apply(variables, inputs, train=False).argmax(axis=-1)
 
 
 def _ended(run: dict[str, Any]) -> list[dict[str, Any]]:
     return [trial for trial in run["trials"] if "error" not in trial]
+
+
+def _gap(name: str, trial: dict[str, Any]) -> float:
+    return trial[f"train_{name}"] - trial[f"test_{name}"]
+
+
+def _class_iou(run: dict[str, Any], dataset: Dataset) -> dict[str, float]:
+    """The mean over trials of the IoU of each class that occurs in the test split."""
+    keys = {name: f"test_iou_{name}" for name in dataset.class_names}
+    values = {name: [t[key] for t in _ended(run) if key in t] for name, key in keys.items()}
+    return {name: float(np.mean(found)) for name, found in values.items() if found}
 
 
 def _compared(baseline: dict[str, Any], run: dict[str, Any], value) -> dict[str, Any]:

@@ -47,7 +47,8 @@ class Supervised:
       normalize: uint8 examples to what the network sees.
       augment: (key, uint8 examples, labels) to changed ones, traced inside the step.
       penalty: parameters to a scalar that is added to the loss, or None.
-      initialize: the initial variables to those that training begins with, or None.
+      initialize: (model, example_shape, key) to the initial variables; by default those of
+        `model.init`.
       batch_statistics: whether an evaluation is made a second time with the statistics of each
         evaluation batch in batch normalization; its metrics end in "_batch_statistics".
       evaluation_batch: examples of one evaluation batch, or None for what the engine takes.
@@ -64,7 +65,7 @@ class Supervised:
     normalize: Callable[[jax.Array], jax.Array]
     augment: Augment = no_augmentation
     penalty: Callable[[Any], jax.Array] | None = None
-    initialize: Callable[[Any], Any] | None = None
+    initialize: Callable[[nn.Module, tuple[int, ...], jax.Array], Any] | None = None
     batch_statistics: bool = False
     evaluation_batch: int | None = None
 
@@ -75,9 +76,8 @@ class Supervised:
         return {"learning_rate": self.learning_rate}
 
     def init(self, rng: jax.Array) -> Network:
-        variables = _initial_variables(self.model, self.example_shape, rng)
-        if self.initialize is not None:
-            variables = self.initialize(variables)
+        initialize = self.initialize or _initial_variables
+        variables = initialize(self.model, self.example_shape, rng)
         return Network.create(variables, self.optimizer)
 
     def train_step(self, state: Network, batch: Batch, rng: Keys) -> tuple[Network, Sums]:

@@ -25,7 +25,7 @@ def run(tmp_path, lists):
     return json.loads(ran.stdout)
 
 
-NAMES = "one of cifar10, mnist, fashion_mnist, ucf101"
+NAMES = "one of cifar10, mnist, fashion_mnist, ucf101, voc, cityscapes, inception"
 # Arguments, and how the line begins.
 REFUSED = [
     (["cifar"], f"name: got cifar; accepted: {NAMES}"),
@@ -133,6 +133,13 @@ REFUSED = [
         (["mnist", f"--{flag}=1"], f"--{flag}: got 1")
         for flag in ("classes", "workers", "max_skipped", "lists")
     ),
+    (["voc", "--data_dir=D"], "--source: got none; accepted: a folder VOCdevkit"),
+    (["voc", "--source=nowhere"], "--source: got nowhere ("),
+    (["cityscapes", "--source=UCF"], "--source: got UCF ("),
+    (["voc", "--source=UCF", "--size=65"], "--size: got 65; accepted: multiples of 64"),
+    (["voc", "--source=UCF", "--classes=2"], "--classes: got 2 for voc; accepted: with ucf101"),
+    (["mnist", "--size=64"], "--size: got 64 for mnist; accepted: with voc or cityscapes only"),
+    (["ucf101", "--source=UCF", "--size=64"], "--size: got 64 for ucf101; accepted: with voc or"),
     (["ucf101", "--source=UCF", "--classes=2"], "--source: got UCF, where 4 of 4 listed videos"),
 ]
 
@@ -178,7 +185,16 @@ def test_the_command_explains_itself_and_runs_as_a_module(tmp_path):
 
     ran = command("--help")
     assert ran.returncode == 0
-    for flag in ("data_dir", "source", "archive", "classes", "lists", "workers", "max_skipped"):
+    for flag in (
+        "data_dir",
+        "source",
+        "archive",
+        "classes",
+        "lists",
+        "workers",
+        "max_skipped",
+        "size",
+    ):
         assert f"--{flag}" in ran.stdout
     ran = command("cifar")
     assert ran.returncode == 2

@@ -28,6 +28,7 @@ COMMANDS = {
     "linear_classifier": ("--dataset=digits",),
     "mnist_smoothness": ("--dataset=digits",),
     "ucf101_convnet3d": ("--dataset=moving_digits", "--size=16", "--train_examples=32"),
+    "voc_unet": ("--dataset=digit_scenes", "--batch_size=4"),
     "ct_reconstruction": (),
     "prepare_data": ("--source=VIDEOS",),
     "report": (),
@@ -43,6 +44,7 @@ COMMANDS = {
 NAMES = {
     ("prepare_data", ""): "ucf101",
     ("prepare_data", "archive"): "mnist",
+    ("prepare_data", "size"): "voc",
     ("report", ""): "STUDY",
 }
 # Flags that do not go together with those of COMMANDS: they are given alone.
@@ -69,6 +71,7 @@ TEXTS = {
     ("prepare_data", "source"): (*READ, "/proc/nonsense", "FILE"),
     ("prepare_data", "archive"): (*READ, "/proc/nonsense"),
     ("prepare_data", "lists"): READ,
+    ("voc_unet", "encoder_weights"): (*READ, "/proc/nonsense", "FILE", "nowhere.npz"),
     ("analysis.filters", "workdir"): (*READ, "/proc", "FILE", "nowhere"),
     ("analysis.correlation", "workdir"): READ,
     ("analysis.correlation", "kernels"): (*READ, "/proc", "FILE"),
