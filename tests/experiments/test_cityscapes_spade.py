@@ -80,7 +80,7 @@ def test_a_trial_leaves_scores_and_pictures(engine, finished):
     np.testing.assert_array_equal(columns["real"], test.examples)
     np.testing.assert_array_equal(columns["label map"], spade.colors(engine.dataset)[test.labels])
     found = points(folder, "sobolev")
-    assert {step for name, step in found if name == "label map, generated, real"} == {HALF, STEPS}
+    assert {step for name, step in found if name == "pictures"} == {HALF, STEPS}
 
 
 def test_the_floor_is_measured_on_images_that_nothing_else_uses(engine, finished):
