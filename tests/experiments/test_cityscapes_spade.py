@@ -186,7 +186,8 @@ def test_the_paper_preset_is_the_papers():
 
 def test_each_network_has_its_rate_and_its_metric():
     config = settings_of("--metric=sobolev", "--discriminator_metric=l2", "--learning_rate=0.01")
-    config = with_settings(config, {"momentum": 0.0, "weight_decay": 0.0, "epochs": 1.0})
+    plain = {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "epochs": 1.0}
+    config = with_settings(config, plain)
     gradient = {"Conv_0": {"kernel": jnp.zeros((3, 3, 2, 6)).at[1, 1, 0, 2].set(1.0)}}
     updates = {}
     for network in spade.NETWORKS:
