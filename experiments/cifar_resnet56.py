@@ -36,8 +36,16 @@ class CifarConfig(Config):
         search=(1e-5, 1e-2),
     )
     precision: str = setting("float32", "What convolutions compute in.", choices=PRECISIONS)
+    stochastic_depth: float = setting(
+        0.0,
+        "Probability that the last residual block is left out of a training step; it falls "
+        "linearly to the first. 0: every block is always there.",
+        minimum=0.0,
+        below=1.0,
+    )
     optimizer: OptimizerConfig = composed(OptimizerConfig)
     length: Length = composed(Length)
+    augmentation: cifar.AugmentationConfig = composed(cifar.AugmentationConfig)
     model: str = ""
 
     def __post_init__(self):
@@ -46,11 +54,22 @@ class CifarConfig(Config):
             raise ConfigError("depth", self.depth, "8, 14, 20, ..., 6 n + 2, up to 10,000")
         object.__setattr__(self, "model", f"resnet{self.depth}")
 
+    def used(self) -> set[str]:
+        # Recorded only where it is on, so studies from before keep their identity.
+        return super().used() - (set() if self.stochastic_depth else {"stochastic_depth"})
+
 
 def build(config: CifarConfig, dataset: Dataset) -> tuple[Supervised, Length]:
     """The network, the augmentation of He et al. and the optimizer."""
-    model = ResNet(config.depth, dataset.num_classes, dtype=jnp.dtype(config.precision))
-    return cifar.build(model, config.optimizer, config.length, config.weight_decay, dataset)
+    model = ResNet(
+        config.depth,
+        dataset.num_classes,
+        dtype=jnp.dtype(config.precision),
+        stochastic_depth=config.stochastic_depth,
+    )
+    return cifar.build(
+        model, config.optimizer, config.length, config.weight_decay, dataset, config.augmentation
+    )
 
 
 EXPERIMENT = Experiment(

@@ -44,6 +44,7 @@ class VggConfig(Config):
     precision: str = setting("float32", "What convolutions compute in.", choices=PRECISIONS)
     optimizer: OptimizerConfig = composed(OptimizerConfig)
     length: Length = composed(Length)
+    augmentation: cifar.AugmentationConfig = composed(cifar.AugmentationConfig)
     model: str = ""
 
     def __post_init__(self):
@@ -57,7 +58,9 @@ class VggConfig(Config):
 def build(config: VggConfig, dataset: Dataset) -> tuple[Supervised, Length]:
     """The network, the augmentation of He et al. and the optimizer."""
     model = VGG16(dataset.num_classes, config.narrowing, jnp.dtype(config.precision))
-    return cifar.build(model, config.optimizer, config.length, config.weight_decay, dataset)
+    return cifar.build(
+        model, config.optimizer, config.length, config.weight_decay, dataset, config.augmentation
+    )
 
 
 EXPERIMENT = Experiment(

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
 
 from experiments.cli.flags import Derived
 from experiments.data.dataset import Dataset
-from experiments.tasks.augmentation import random_crop_and_flip
-from experiments.tasks.supervised import Supervised, classification
+from experiments.system.errors import ConfigError
+from experiments.tasks.augmentation import cutout, mixup, one_after_another, random_crop_and_flip
+from experiments.tasks.supervised import Augment, Supervised, classification
 from experiments.training.config import DECOUPLED, Length, OptimizerConfig
 from experiments.training.optimizer import make_optimizer
+from experiments.training.settings import Config, setting
 
 DATASETS = ("auto", "digits", "cifar10", "mnist", "fashion_mnist")
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentationConfig(Config):
+    """Augmentation beside the crops and flips of He et al.; off unless it is asked for."""
+
+    cutout: int = setting(
+        0, "Side of the square that is covered in each training image, in pixels; 0: none.",
+        minimum=0,
+    )  # fmt: skip
+    mixup: float = setting(
+        0.0,
+        "Training images are mixed in pairs, with shares from Beta(mixup, mixup); 0: not.",
+        minimum=0.0,
+    )
+
+    def used(self) -> set[str]:
+        # Recorded only where it is on, so studies from before keep their identity.
+        return {name for name in ("cutout", "mixup") if getattr(self, name) != 0}
 
 
 def presets(
@@ -69,11 +92,27 @@ def build(
     length: Length,
     weight_decay: float,
     dataset: Dataset,
+    augmentation: AugmentationConfig,
 ) -> tuple[Supervised, Length]:
-    """A classifier with the augmentation of He et al. and the configured optimizer."""
+    """A classifier with the augmentation of He et al. and what is configured beside it."""
     examples = len(dataset.train)
     transform, schedule = make_optimizer(
         optimizer, length.steps(examples), length.steps_per_epoch(examples), weight_decay
     )
-    augment = random_crop_and_flip(flip=dataset.mirror_symmetric)
+    augment = one_after_another(
+        random_crop_and_flip(flip=dataset.mirror_symmetric), *_others(augmentation, dataset)
+    )
     return classification(model, dataset, transform, schedule, augment=augment), length
+
+
+def _others(config: AugmentationConfig, dataset: Dataset) -> list[Augment]:
+    size = min(dataset.example_shape[:2])
+    if config.cutout > size:
+        raise ConfigError("cutout", config.cutout, f"0 to {size}, the size of the images")
+    chosen = []
+    if config.cutout:
+        mean, _ = dataset.train.channel_statistics
+        chosen.append(cutout(config.cutout, np.rint(255 * mean).astype(np.uint8)))
+    if config.mixup:
+        chosen.append(mixup(config.mixup, dataset.num_classes))
+    return chosen

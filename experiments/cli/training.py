@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +15,7 @@ from typing import Any
 from absl import flags
 
 from experiments import data
+from experiments.cli import devices as cli_devices
 from experiments.cli import flags as settings_flags
 from experiments.cli import main as command
 from experiments.cli import tuning
@@ -23,12 +26,12 @@ from experiments.figures import sweep as sweep_figures
 from experiments.figures import training as figures
 from experiments.system.errors import ConfigError, NonFiniteError, UserError
 from experiments.system.files import write_json
-from experiments.training import statistics, study, sweep
+from experiments.training import processes, statistics, study, sweep
 from experiments.training.loop import CheckpointPolicy
 from experiments.training.settings import Config, at_least, one_of, record, with_settings
 from experiments.training.study import Run
 
-RUN, DATA, SWEEPS = "run", "data", "several runs"
+RUN, DATA, DEVICES, SWEEPS = "run", "data", "devices", "several runs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Experiment:
         """Defines the flags of the command."""
         _define_run(values, self)
         _define_data(values, self)
+        cli_devices.define(values, DEVICES)
         settings_flags.define_settings(values, self.config, self.presets)
         _define_sweeps(values, self)
 
@@ -175,6 +179,15 @@ def _searched(config: type[Config]) -> str:
 
 
 def _main(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
+    cli_devices.join(values)
+    with contextlib.ExitStack() as stack:
+        if not processes.is_first():  # The first process speaks for all.
+            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+        return _train(experiment, values)
+
+
+def _train(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
     _take_defaults(experiment, values)
     seeds = _seeds(values)
     if values.checkpoint_every is not None:
@@ -200,12 +213,15 @@ def _main(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
         resume=values.resume,
         policy=CheckpointPolicy(steps=values.checkpoint_every),
         command=sys.argv,
+        **cli_devices.chosen(values),
     )
     tuned = None
     if tune is not None:
         _refuse_a_second_study(path, values.resume)
         runs, tuned = tuning.choose(tune, runs, dataset, values.validation, path, train)
     summary = train(runs, dataset, workdir=path, seeds=seeds)
+    if not processes.is_first():
+        return summary
     figures.draw(path, summary)
     experiment.draw(path, summary)
     finished = experiment.finish and experiment.finish(path, summary, dataset, runs)

@@ -16,11 +16,23 @@ class BasicBlock(nn.Module):
 
     Where the width or the resolution changes, the shortcut takes every second pixel and pads the
     new channels with zeros.
+
+    With stochastic depth (Huang et al., "Deep Networks with Stochastic Depth", 2016) the
+    convolutions of a block are left out of a training step with probability `drop_rate`, for the
+    whole minibatch; in evaluation their output is scaled by 1 - drop_rate. What is left out is
+    computed all the same, so the batch statistics inside the block still follow the data.
+
+    Attributes:
+      filters: channels of the output.
+      strides: 2 halves the resolution.
+      dtype: what the convolutions compute in.
+      drop_rate: above 0 the block draws from the random stream "dropout" in training.
     """
 
     filters: int
     strides: int
     dtype: Any
+    drop_rate: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -38,6 +50,11 @@ class BasicBlock(nn.Module):
 
         y = nn.relu(norm()(conv(strides=self.strides)(x)))
         y = norm()(conv()(y))
+        if self.drop_rate > 0 and train:
+            kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.drop_rate)
+            y = jnp.where(kept, y, 0)
+        elif self.drop_rate > 0:
+            y = (1 - self.drop_rate) * y
         shortcut = x[:, :: self.strides, :: self.strides, :]
         new_channels = self.filters - x.shape[-1]
         shortcut = jnp.pad(
@@ -55,6 +72,8 @@ class ResNet(nn.Module):
       width: channels of the first stage, doubled at each of the two reductions.
       dtype: what the convolutions compute in; parameters, batch statistics and logits are
         float32.
+      stochastic_depth: the drop rate of the last block; that of block l of L is l / L of it (the
+        linear decay rule). See `BasicBlock`.
 
     Example:
       >>> model = ResNet(depth=56, num_classes=10)
@@ -67,6 +86,7 @@ class ResNet(nn.Module):
     num_classes: int = 10
     width: int = 16
     dtype: Any = jnp.float32
+    stochastic_depth: float = 0.0
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
@@ -87,6 +107,7 @@ class ResNet(nn.Module):
         for stage in range(3):
             for block in range(blocks):
                 strides = 2 if stage > 0 and block == 0 else 1
-                x = BasicBlock(self.width * 2**stage, strides, self.dtype)(x, train)
+                rate = self.stochastic_depth * (stage * blocks + block + 1) / (3 * blocks)
+                x = BasicBlock(self.width * 2**stage, strides, self.dtype, rate)(x, train)
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         return nn.Dense(self.num_classes)(x)

@@ -137,6 +137,18 @@ def _initial_variables(model: nn.Module, shape: tuple[int, ...], key: jax.Array)
     return model.init(key, jnp.zeros((1, *shape), jnp.float32), train=False)
 
 
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Softmax cross-entropy of each example, (N,).
+
+    Args:
+      logits: (N, classes).
+      labels: classes, integers (N,), or probabilities of classes, (N, classes).
+    """
+    if labels.ndim == 2:
+        return optax.softmax_cross_entropy(logits, labels)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
 def classification(
     model: nn.Module,
     dataset: Dataset,
@@ -146,27 +158,32 @@ def classification(
 ) -> Supervised:
     """A classifier: cross-entropy, headline accuracy (the share of examples classified right).
 
+    Where an augmentation makes labels that are probabilities, the likeliest class is the right one.
+
     Args:
       model: examples to logits (N, num_classes).
       dataset: what it is trained on; its training split gives the normalisation.
       optimizer: see `Supervised`.
       learning_rate: see `Supervised`.
-      **options: `augment` and `penalty` of `Supervised`.
+      **options: `augment`, `penalty` and `loss` of `Supervised`.
     """
 
     def hits(logits, labels, mask):
-        right = jnp.argmax(logits, axis=-1) == labels
+        likeliest = jnp.argmax(labels, axis=-1) if labels.ndim == 2 else labels
+        right = jnp.argmax(logits, axis=-1) == likeliest
         return {"hits": jnp.sum(right & mask), "examples": jnp.sum(mask)}
 
     return Supervised(
-        model=model,
-        example_shape=dataset.example_shape,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        loss=optax.softmax_cross_entropy_with_integer_labels,
-        statistics=hits,
-        finalize=lambda sums: {"accuracy": float(sums["hits"] / sums["examples"])},
-        headline=Headline("accuracy", higher_is_better=True, percent=True),
-        normalize=normalizer(dataset.train),
-        **options,
+        **{
+            "model": model,
+            "example_shape": dataset.example_shape,
+            "optimizer": optimizer,
+            "learning_rate": learning_rate,
+            "loss": cross_entropy,
+            "statistics": hits,
+            "finalize": lambda sums: {"accuracy": float(sums["hits"] / sums["examples"])},
+            "headline": Headline("accuracy", higher_is_better=True, percent=True),
+            "normalize": normalizer(dataset.train),
+            **options,
+        }
     )

@@ -57,6 +57,16 @@ class BatchSharding:
         """The number of devices."""
         return self.mesh.size
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the numbers of a trial depend on: nothing, up to rounding, if statistics are global.
+
+        Values for the record of a run.
+        """
+        if self.statistics == "global":
+            return {}
+        return {"batch_statistics": self.statistics, "batch_parts": self.parts}
+
     def check(self, batch_size: int) -> None:
         """Refuses a batch that cannot be divided evenly.
 
@@ -70,7 +80,17 @@ class BatchSharding:
 
     def whole(self, tree: Any) -> Any:
         """The arrays, each whole on every device."""
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        sharding = NamedSharding(self.mesh, PartitionSpec())
+        if jax.process_count() == 1:
+            return jax.device_put(tree, sharding)
+
+        def place(leaf):
+            if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+                return leaf
+            host = np.asarray(leaf)
+            return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+        return jax.tree.map(place, tree)
 
     def rows(self, length: int) -> slice:
         """The rows of a batch that the devices of this process take."""

@@ -31,6 +31,9 @@ class Writer:
         return self
 
     def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._writer.close()
 
     def write(self, record: dict[str, Any]) -> None:

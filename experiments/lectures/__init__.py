@@ -1,0 +1,1 @@
+"""Pictures of the lectures on regularization and optimization, as numbers that are computed."""
