@@ -21,6 +21,7 @@ from experiments.training.checkpoints import read_latest
 from experiments.training.execution import Executor
 from experiments.training.loop import CheckpointPolicy, Trial, train_trial
 from experiments.training.settings import record, with_settings
+from experiments.training.trial_files import OnDisk
 from experiments.training.workdir import Workdir
 from tests.experiments.training.test_study import points
 
@@ -48,7 +49,8 @@ def train(engine, folder, resume=False):
     said = []
     with Workdir(folder, {"seeds": [0], "runs": {}}, resume=resume, notice=said.append) as workdir:
         trial = Trial("sobolev", 0, STEPS, HALF)
-        result = train_trial(engine, trial, workdir, CheckpointPolicy(steps=2), said.append)
+        files = OnDisk(workdir, trial.run, trial.seed, {}, said.append)
+        result = train_trial(engine, trial, files, CheckpointPolicy(steps=2), said.append)
         for row in workdir.read_metrics():
             row.pop("images_per_second")
             said.append(row)
