@@ -143,7 +143,7 @@ def initialize(key: jax.Array, shapes: Any) -> Any:
     """The variables of SPADE's networks before their first step, all normal numbers in one draw.
 
     They are distributed as `Module.init` draws them, which takes a long time to compile: one
-    generator of random numbers for each kernel.
+    generator of random numbers for each kernel. The numbers are cut into kernels on the host.
 
     Args:
       key: of the random numbers.
@@ -152,7 +152,7 @@ def initialize(key: jax.Array, shapes: Any) -> Any:
     leaves, tree = jax.tree_util.tree_flatten_with_path(shapes)
     drawn = [leaf.size if leaf.ndim > 1 else 0 for _, leaf in leaves]
     ends = np.cumsum(drawn)
-    numbers = jax.random.normal(key, (int(ends[-1]),))
+    numbers = np.asarray(jax.random.normal(key, (int(ends[-1]),)))
     values = []
     for (path, leaf), size, end in zip(leaves, drawn, ends, strict=True):
         name = path[-1].key.rpartition("/")[2]
@@ -163,7 +163,8 @@ def initialize(key: jax.Array, shapes: Any) -> Any:
         if name == "kernel":
             area, (inputs, outputs) = math.prod(leaf.shape[:-2]), leaf.shape[-2:]
             deviation = GAIN * math.sqrt(2 / (area * (inputs + outputs)))
-        values.append(deviation * numbers[end - size : end].reshape(leaf.shape))
+        cut = np.float32(deviation) * numbers[end - size : end].reshape(leaf.shape)
+        values.append(jnp.asarray(cut, leaf.dtype))
     return jax.tree.unflatten(tree, values)
 
 

@@ -97,8 +97,9 @@ def segmenter_of_scenes() -> Segmenter:
     weights = scene_net.load()
 
     def predict(images):
-        logits = scene_net.SceneNet().apply(weights, images)[1]
-        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        logits = scene_net.SceneNet().apply(weights, scene_net.resized(images))[1]
+        found = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        return nearest(found[..., None], images.shape[1:3])[..., 0]
 
     classes = len(digit_scenes.CLASS_NAMES)
     return Segmenter(predict, lambda labels: labels.astype(jnp.int32) % classes, classes)

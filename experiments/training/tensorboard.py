@@ -43,7 +43,7 @@ class Writer:
                 self._writer.add_scalar(name, value, record["step"])
         found = stored.read(self._pictures, record["step"])
         if found is not None:
-            self._writer.add_image(", ".join(found.names), found.grid, record["step"], None, "HWC")
+            self._writer.add_image("pictures", found.grid, record["step"], None, "HWC")
         self._writer.flush()
 
 

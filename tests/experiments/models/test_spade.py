@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import channel_grad
 from experiments.models import patch_discriminator, spade
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -90,6 +91,15 @@ def test_the_networks_of_the_paper_have_their_parameters(networks_of_the_paper):
     # Convolutions of 4x4 with a border of 2, three of them with stride 2: 257 rows, 129, 65, ...
     assert [scale[-1].shape for scale in scales] == [(1, 35, 67, 1), (1, 19, 35, 1)]
     assert [x.shape[-1] for x in scales[0]] == [64, 128, 256, 512, 1]
+
+
+def test_a_metric_acts_on_every_convolution(networks_of_the_paper):
+    for (_, variables), count in zip(networks_of_the_paper, (74, 10), strict=True):
+        params = variables["params"]
+        axes = channel_grad.output_axes.resolve(params)
+        kernels = [x for x in jax.tree_util.tree_leaves_with_path(params) if x[1].ndim == 4]
+        assert len(kernels) == count
+        assert all(axes[path] == (3,) for path, _ in kernels), axes
 
 
 def test_spectral_norm_is_where_the_paper_has_it(networks_of_the_paper):
