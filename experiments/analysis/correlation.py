@@ -14,6 +14,11 @@ Takes seconds to a few minutes. Leaves in DIR:
   histogram.png      of all pairs of channels of one layer (figure 13)
   kernel.png         that layer's weights (figure 1)
   deviation.png      mean against deviation over output channels (figure 14)
+
+With --workdir and neither --run nor --seed, all trials are compared too:
+
+  runs.json          correlation at |i - j| = 1, 2, ... of each run, mean and interval over trials
+  runs.png           the same as a figure (figure 11)
 """
 
 from __future__ import annotations
@@ -29,6 +34,8 @@ import scipy.stats
 from absl import flags
 
 from channel_grad import correlation
+from experiments.analysis import correlation_runs
+from experiments.analysis.correlation_runs import AXES
 from experiments.cli import main as cli_main
 from experiments.figures import correlation as figures
 from experiments.figures.files import save
@@ -38,14 +45,11 @@ from experiments.system.files import write_json, write_text
 from experiments.system.onnx_files import read_convolutions
 from experiments.system.progress import progress
 from experiments.system.tensor_files import read_tensors
-from experiments.training.checkpoints import read_latest
 from experiments.training.settings import at_least
 
 LAYOUTS = ("HWIO", "OIHW")
 # Flax saves .npz files as a rule, and PyTorch .safetensors; an .onnx file can only be OIHW.
 GUESSED = {".npz": "HWIO", ".safetensors": "OIHW", ".onnx": "OIHW"}
-# Within (height, width, in, out).
-AXES = {"output": {"axis": -1, "other": -2}, "input": {"axis": -2, "other": -1}}
 
 
 def define(values: flags.FlagValues) -> None:
@@ -53,7 +57,9 @@ def define(values: flags.FlagValues) -> None:
     how: dict[str, Any] = {"flag_values": values, "module_name": "what is computed and written"}
     flags.DEFINE_string("kernels", None, "Weights. Accepted: .npz, .safetensors, .onnx.", **what)
     flags.DEFINE_string("workdir", None, "Workdir of a study, in place of --kernels.", **what)
-    flags.DEFINE_string("run", None, "Which run of the workdir. Default: the first.", **what)
+    flags.DEFINE_string(
+        "run", None, "Which run of the workdir. Default: the first; runs.png has all.", **what
+    )
     flags.DEFINE_integer("seed", None, "Which trial of that run. Default: the first.", **what)
     flags.DEFINE_string(
         "layout",
@@ -124,30 +130,14 @@ def read_workdir(
     Raises:
       ConfigError: there is no such run or trial, or no checkpoint that can be read.
     """
-    runs = sorted(p.name for p in (workdir / "checkpoints").glob("*") if p.is_dir())
-    if not runs:
-        raise ConfigError("workdir", workdir, "a folder that a training command wrote")
-    run = runs[0] if run is None else run
-    if run not in runs:
-        raise ConfigError("run", run, ", ".join(runs))
-    folders = {
-        int(p.name.removeprefix("seed_")): p
-        for p in (workdir / "checkpoints" / run).glob("seed_*")
-        if p.name.removeprefix("seed_").isdecimal()
-    }
-    seed = min(folders, default=0) if seed is None else seed
-    if seed not in folders:
-        raise ConfigError("seed", seed, ", ".join(map(str, sorted(folders))) or "none is there yet")
-    try:
-        state = read_latest(folders[seed])
-    except (FileNotFoundError, ValueError) as error:
-        raise ConfigError("workdir", workdir, f"a run with a checkpoint; {error}") from error
-    # The state is one network, or holds several by name.
-    return {
-        path.replace("params/", "", 1): np.asarray(leaf)
-        for path, leaf in _leaves(state["state"])
-        if "params/" in path and path.endswith("kernel") and np.ndim(leaf) >= 3
-    }
+    found = correlation_runs.trials(workdir)
+    run = next(iter(found)) if run is None else run
+    if run not in found:
+        raise ConfigError("run", run, ", ".join(found))
+    seed = min(found[run]) if seed is None else seed
+    if seed not in found[run]:
+        raise ConfigError("seed", seed, ", ".join(map(str, found[run])))
+    return correlation_runs.read_kernels(found[run][seed])
 
 
 def analyse(kernel: np.ndarray, max_distance: int, samples: int) -> dict[str, Any]:
@@ -253,6 +243,7 @@ def main(values: flags.FlagValues) -> None:
     at_least("max_distance", values.max_distance, 1)
     at_least("samples", values.samples, 1)
     source: dict[str, Any]
+    every = {}
     if values.kernels is not None:
         path = pathlib.Path(values.kernels).expanduser()
         kernels, layout, grouped = read_kernels(path, values.layout)
@@ -269,6 +260,8 @@ def main(values: flags.FlagValues) -> None:
     else:
         workdir = pathlib.Path(values.workdir).expanduser()
         kernels = read_workdir(workdir, values.run, values.seed)
+        if values.run is None and values.seed is None:
+            every = correlation_runs.trials(workdir)
         source = {"workdir": workdir.name, "run": values.run, "seed": values.seed}
     kernels = {name: k for name, k in kernels.items() if k.shape[-1] > 1 or k.shape[-2] > 1}
     if not kernels:
@@ -293,12 +286,32 @@ def main(values: flags.FlagValues) -> None:
         out / "summary.json",
         {"source": source, "summary": summary, "environment": environment.describe()},
     )
+    if every:
+        runs = compare_runs(every, values.max_distance)
+        write_json(out / "runs.json", runs)
+        save(figures.runs_by_distance(runs, source["workdir"]), out / "runs.png")
     draw(out, source.get("file", source.get("workdir", "")), kernels, layers, shown)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
     print(_sentence(summary))
     print(f"in {out}:\n  " + "  ".join(sorted(p.name for p in out.iterdir())))
+
+
+def compare_runs(
+    folders: dict[str, dict[int, pathlib.Path]], max_distance: int
+) -> dict[str, dict[str, Any]]:
+    """What runs.json holds; see `correlation_runs.compare`."""
+    count = sum(len(seeds) for seeds in folders.values())
+    each = [(run, seed, path) for run, seeds in folders.items() for seed, path in seeds.items()]
+    lines: dict[str, dict[int, dict[str, np.ndarray]]] = {}
+    for run, seed, path in progress(each, total=count, label="correlation", unit="trials"):
+        kernels = correlation_runs.read_kernels(path).values()
+        lines.setdefault(run, {})[seed] = {
+            direction: correlation_runs.mean_over_layers(kernels, direction, max_distance)
+            for direction in AXES
+        }
+    return correlation_runs.compare(lines)
 
 
 def draw(
@@ -354,12 +367,6 @@ def _lines(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _is_floating(array: np.ndarray) -> bool:
     # bfloat16 is not among NumPy's own floating types.
     return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
-
-
-def _leaves(tree: Any, path: tuple[str, ...] = ()) -> list[tuple[str, Any]]:
-    if isinstance(tree, dict):
-        return [leaf for key in tree for leaf in _leaves(tree[key], (*path, str(key)))]
-    return [("/".join(path), tree)]
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +15,7 @@ from typing import Any
 from absl import flags
 
 from experiments import data
+from experiments.cli import devices as cli_devices
 from experiments.cli import flags as settings_flags
 from experiments.cli import main as command
 from experiments.cli import tuning
@@ -23,12 +26,12 @@ from experiments.figures import sweep as sweep_figures
 from experiments.figures import training as figures
 from experiments.system.errors import ConfigError, NonFiniteError, UserError
 from experiments.system.files import write_json
-from experiments.training import statistics, study, sweep
+from experiments.training import processes, statistics, study, sweep
 from experiments.training.loop import CheckpointPolicy
 from experiments.training.settings import Config, at_least, one_of, record, with_settings
 from experiments.training.study import Run
 
-RUN, DATA, SWEEPS = "run", "data", "several runs"
+RUN, DATA, DEVICES, SWEEPS = "run", "data", "devices", "several runs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +47,17 @@ class Experiment:
       build: (config, dataset) to a task and its length.
       data_flags: flags of the dataset besides --dataset, by name: (type, help).
       load_options: those of them that are options of `data.load`.
+      load_with: options of `data.load` that have no flag.
+      embedded: values of load_options for the dataset that stands in for `preferred`, where the
+        command line has none.
       limit: (dataset, parsed flags) to the dataset that is trained on.
       recorded: dataset to settings that have no flag.
       run_name: configuration to the name of its run, where runs differ in their metric alone.
       defaults: by preset, values of flags that are no settings (--trials, --sweep, --grid) and of
         --metric, where the command line has none.
       draw: (workdir, summary) writes the figure that is the experiment's own.
+      finish: (workdir, summary, dataset, runs) writes what else is the experiment's own, where
+        that takes the trained networks and the data; returns lines to print.
     """
 
     name: str
@@ -60,16 +68,20 @@ class Experiment:
     build: study.Build
     data_flags: Mapping[str, tuple[type, str]] = dataclasses.field(default_factory=dict)
     load_options: tuple[str, ...] = ()
+    load_with: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    embedded: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     limit: Callable[[Dataset, flags.FlagValues], Dataset] = lambda dataset, values: dataset
     recorded: Callable[[Dataset], dict[str, Any]] = lambda dataset: {}
     run_name: Callable[[Any], str] = lambda config: record(config)["metric"]
     defaults: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     draw: Callable[[pathlib.Path, dict[str, Any]], None] = lambda path, summary: None
+    finish: Callable[[pathlib.Path, dict[str, Any], Dataset, list[Run]], str] | None = None
 
     def define(self, values: flags.FlagValues) -> None:
         """Defines the flags of the command."""
         _define_run(values, self)
         _define_data(values, self)
+        cli_devices.define(values, DEVICES)
         settings_flags.define_settings(values, self.config, self.presets)
         _define_sweeps(values, self)
 
@@ -167,6 +179,15 @@ def _searched(config: type[Config]) -> str:
 
 
 def _main(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
+    cli_devices.join(values)
+    with contextlib.ExitStack() as stack:
+        if not processes.is_first():  # The first process speaks for all.
+            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+        return _train(experiment, values)
+
+
+def _train(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
     _take_defaults(experiment, values)
     seeds = _seeds(values)
     if values.checkpoint_every is not None:
@@ -192,15 +213,21 @@ def _main(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
         resume=values.resume,
         policy=CheckpointPolicy(steps=values.checkpoint_every),
         command=sys.argv,
+        **cli_devices.chosen(values),
     )
     tuned = None
     if tune is not None:
         _refuse_a_second_study(path, values.resume)
         runs, tuned = tuning.choose(tune, runs, dataset, values.validation, path, train)
     summary = train(runs, dataset, workdir=path, seeds=seeds)
+    if not processes.is_first():
+        return summary
     figures.draw(path, summary)
     experiment.draw(path, summary)
+    finished = experiment.finish and experiment.finish(path, summary, dataset, runs)
     print(f"\n{statistics.table(summary) if tuned is None else tuning.tables(summary, tuned)}")
+    if finished:
+        print(f"\n{finished}")
     if several:
         print(f"\n{conclude(path, summary, searched=values.random_search is not None)}")
     print(f"\nin {path}:")
@@ -208,7 +235,8 @@ def _main(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
     print("  " + "  ".join(sorted(names)))
     failed = study.failures(summary)
     if failed:
-        raise NonFiniteError(f"{len(failed)} trials did not end: {'; '.join(failed)}")
+        trials = "1 trial" if len(failed) == 1 else f"{len(failed)} trials"
+        raise NonFiniteError(f"{trials} did not end: {'; '.join(failed)}")
     return summary
 
 
@@ -306,6 +334,10 @@ def _seeds(values: flags.FlagValues) -> list[int]:
 def _load(experiment: Experiment, values: flags.FlagValues) -> Dataset:
     one_of("dataset", values.dataset, experiment.datasets)
     options = {name: values[name].value for name in experiment.load_options}
+    options |= experiment.load_with
+    if not data.is_taken(values.dataset, experiment.preferred, values.data_dir):
+        given = {name: value for name, value in options.items() if value is not None}
+        options = {**experiment.embedded, **given}
     dataset = data.load(values.dataset, values.data_dir, preferred=experiment.preferred, **options)
     dataset = experiment.limit(dataset, values)
     # The trials of a tuned study train on all examples; `tuning` sets some apart for its choice.

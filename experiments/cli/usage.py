@@ -44,7 +44,8 @@ def _kind(flag: flags.Flag) -> str:
 
 def _line(flag: flags.Flag) -> str:
     name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
-    help_text = flag.help or ""
+    # absl adds this to the help of a flag that may be given several times.
+    help_text = (flag.help or "").partition(";\n    repeat this option")[0]
     if flag.default not in (None, [], "", False) and "Default" not in help_text:
         shown = ",".join(map(str, flag.default)) if isinstance(flag.default, list) else flag.default
         help_text += f" Default: {shown}."

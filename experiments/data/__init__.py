@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from experiments.data import digits, images, moving_digits, ucf101
+from experiments.data import digit_scenes, digits, images, label_images, moving_digits, ucf101
 from experiments.data.dataset import Dataset, DatasetNotPrepared, Split
 from experiments.system.errors import ConfigError
 
@@ -60,11 +60,27 @@ def _image_source(name: str) -> _Source:
     )
 
 
+def _label_image_source(name: str, options: tuple[str, ...] = ()) -> _Source:
+    return _Source(
+        lambda asked: label_images.load(
+            name, asked.data_dir, asked.command, notice=asked.notice, **asked.options
+        ),
+        options,
+        stand_in="digit_scenes",
+        is_prepared=lambda data_dir: label_images.is_prepared(name, data_dir),
+        flags=" --source=FOLDER",
+    )
+
+
 _SOURCES = {
     "digits": _Source(lambda asked: digits.load(**asked.options), ("size",)),
     "moving_digits": _Source(
         lambda asked: moving_digits.load(seed=asked.seed, **asked.options),
         ("size", "frames", "train", "validation", "test"),
+    ),
+    "digit_scenes": _Source(
+        lambda asked: digit_scenes.load(seed=asked.seed, **asked.options),
+        ("size", "train", "validation", "test", "edges"),
     ),
     **{name: _image_source(name) for name in images.NAMES},
     "ucf101": _Source(
@@ -76,6 +92,8 @@ _SOURCES = {
         is_prepared=ucf101.is_prepared,
         flags=" --source=FOLDER",
     ),
+    "voc": _label_image_source("voc"),
+    "cityscapes": _label_image_source("cityscapes", ("edges",)),
 }
 AVAILABLE = ("auto", *_SOURCES)
 # A dataset that must be prepared -> the embedded dataset that "auto" takes until it is.
@@ -88,6 +106,7 @@ __all__ = [
     "Dataset",
     "DatasetNotPrepared",
     "Split",
+    "is_taken",
     "load",
     "prepare_command",
 ]
@@ -107,7 +126,7 @@ def load(
     Args:
       name: one of `AVAILABLE`. "auto" takes `preferred` if it is prepared under data_dir, and
         otherwise the embedded dataset of the same kind ("digits" for images, "moving_digits" for
-        video).
+        video, "digit_scenes" for images of labels).
       data_dir: the folder that `prepare_data` was given; `~` is the home folder.
       preferred: the dataset that "auto" takes when it is prepared, such as "cifar10"; needed with
         "auto" only.
@@ -116,7 +135,8 @@ def load(
         and how the preferred one is prepared; and one for each part of a prepared dataset that was
         skipped.
       **options: options of the source: `size` (digits); `size`, `frames`, `train`, `validation` and
-        `test` (moving_digits); `classes` (ucf101). None counts as not given. Under "auto", options
+        `test` (moving_digits); `size`, `train`, `validation`, `test` and `edges` (digit_scenes);
+        `classes` (ucf101); `edges` (cityscapes). None counts as not given. Under "auto", options
         that the dataset taken does not have are left out, and `notice` says so.
 
     Returns:
@@ -148,6 +168,18 @@ def load(
         accepted = f"with --dataset={' or '.join(having)} only" if having else "no such option"
         raise ConfigError(key, f"{options[key]!r} for {name}", accepted)
     return _SOURCES[name].load(_Request(name, data_dir, seed, notice, options))
+
+
+def is_taken(name: str, preferred: str, data_dir: str = DEFAULT_DATA_DIR) -> bool:
+    """Whether `load` takes `preferred`, asked for by name or, prepared, by "auto".
+
+    Example:
+      >>> is_taken("auto", "mnist", "/nowhere"), is_taken("mnist", "mnist", "/nowhere")
+      (False, True)
+    """
+    if name == "auto" and preferred in STAND_INS:
+        return _SOURCES[preferred].is_prepared(data_dir)
+    return name == preferred
 
 
 def prepare_command(name: str, data_dir: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import mmap
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +22,26 @@ class DatasetNotPrepared(UserError):
 
     The message names the command that prepares or repairs it.
     """
+
+
+class _Mapped(NamedTuple):
+    """Where a memory-mapped array is."""
+
+    path: str
+    dtype: np.dtype
+    offset: int
+    shape: tuple[int, ...]
+
+    def open(self) -> np.memmap:
+        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+
+
+def _pickled(value: Any) -> Any:
+    # A part of a mapped array has the array as its base, and another offset than it says.
+    whole = isinstance(value, np.memmap) and isinstance(value.base, mmap.mmap)
+    if whole and value.filename and value.flags.c_contiguous:
+        return _Mapped(str(value.filename), value.dtype, value.offset, value.shape)
+    return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +91,14 @@ class Split:
                 f"classes, int32 ({len(examples)},); images of classes, uint8 or int32 "
                 f"{image_shape}; or targets, floats ({len(examples)}, ...)",
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A memory-mapped array is pickled as the place of its file, not with its contents.
+        return {name: _pickled(value) for name, value in self.__dict__.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value.open() if isinstance(value, _Mapped) else value)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -50,6 +50,36 @@ def by_distance(layers: dict[str, dict[str, Any]], title: str) -> Figure:
     return figure
 
 
+def runs_by_distance(runs: dict[str, dict[str, Any]], title: str) -> Figure:
+    """Correlation against |i - j| for each run: mean and 95 % interval over trials (figure 11).
+
+    Args:
+      runs: as in runs.json.
+      title: above the figure.
+    """
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axis, direction in zip(panels, DIRECTIONS, strict=True):
+        for number, (name, run) in enumerate(runs.items()):
+            mean = np.asarray(run[direction]["mean"], float)
+            half = np.asarray(run[direction]["half_interval"], float)
+            distance = 1 + np.arange(len(mean))
+            count = len(run["seeds"])
+            label = f"{name}, {count} trial{'s' * (count > 1)}"
+            axis.plot(distance, mean, color=f"C{number}", label=label)
+            axis.fill_between(
+                distance, mean - half, mean + half, color=f"C{number}", alpha=0.25, lw=0
+            )
+        axis.axhline(0, color="0.4", lw=0.6)
+        axis.set_xlabel(f"|i - j|, {direction} channels")
+        axis.set_title(f"along {direction} channels", fontsize=9)
+        axis.grid(alpha=0.3)
+    panels[0].legend(fontsize=7)
+    panels[0].set_ylabel("correlation of filters i and j")
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
 def histograms(
     densities: dict[str, np.ndarray], edges: np.ndarray, means: dict[str, float], title: str
 ) -> Figure:

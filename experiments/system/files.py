@@ -1,4 +1,4 @@
-"""Text files that are written whole or not at all."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ _UNFINISHED = ".unfinished"
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a text file whole or not at all, with the permissions of any new file.
+    """`write_bytes` of a text in UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
 
-    Makes the folder of the file. The text is on the disk when this returns.
+
+def write_bytes(path: pathlib.Path, data: bytes) -> None:
+    """Writes a file whole or not at all, with the permissions of any new file.
+
+    Makes the folder of the file. The bytes are on the disk when this returns.
 
     Raises:
       OSError: the file cannot be written; a file of that name is left as it was.
@@ -25,8 +30,8 @@ def write_text(path: pathlib.Path, text: str) -> None:
         dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED
     )
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp lets the owner alone read the file
@@ -42,7 +47,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 
 def remove_unfinished(folder: pathlib.Path) -> None:
-    """Removes the temporary files that a killed `write_text` left in a folder."""
+    """Removes the temporary files that a killed `write_bytes` left in a folder."""
     for path in folder.glob(f".*{_UNFINISHED}"):
         path.unlink(missing_ok=True)
 

@@ -15,7 +15,6 @@ import optax
 
 from experiments.data.dataset import Dataset
 from experiments.data.normalize import normalizer
-from experiments.tasks import scores
 from experiments.training.networks import Network, gradient_step
 from experiments.training.task import Batch, Headline, Keys, Sums
 
@@ -48,6 +47,10 @@ class Supervised:
       normalize: uint8 examples to what the network sees.
       augment: (key, uint8 examples, labels) to changed ones, traced inside the step.
       penalty: parameters to a scalar that is added to the loss, or None.
+      initialize: the initial variables to those that training begins with, or None.
+      batch_statistics: whether an evaluation is made a second time with the statistics of each
+        evaluation batch in batch normalization; its metrics end in "_batch_statistics".
+      evaluation_batch: examples of one evaluation batch, or None for what the engine takes.
     """
 
     model: nn.Module
@@ -61,6 +64,9 @@ class Supervised:
     normalize: Callable[[jax.Array], jax.Array]
     augment: Augment = no_augmentation
     penalty: Callable[[Any], jax.Array] | None = None
+    initialize: Callable[[Any], Any] | None = None
+    batch_statistics: bool = False
+    evaluation_batch: int | None = None
 
     training_only = ("penalty",)
 
@@ -70,6 +76,8 @@ class Supervised:
 
     def init(self, rng: jax.Array) -> Network:
         variables = _initial_variables(self.model, self.example_shape, rng)
+        if self.initialize is not None:
+            variables = self.initialize(variables)
         return Network.create(variables, self.optimizer)
 
     def train_step(self, state: Network, batch: Batch, rng: Keys) -> tuple[Network, Sums]:
@@ -93,20 +101,34 @@ class Supervised:
         return gradient_step(state, self.optimizer, loss_fn)
 
     def evaluation_step(self, state: Network, batch: Batch, mask: jax.Array, rng: Keys) -> Sums:
-        del rng
-        outputs = self.model.apply(state.variables, self.normalize(batch.examples), train=False)
+        inputs = self.normalize(batch.examples)
+        outputs = self.model.apply(state.variables, inputs, train=False)
         losses = self.loss(outputs, batch.labels)
-        return {
+        sums = {
             "loss": jnp.sum(jnp.where(mask, losses, 0.0)),
             "count": jnp.sum(mask),
             "statistics": self.statistics(outputs, batch.labels, mask),
         }
+        if self.batch_statistics:
+            outputs, _ = self.model.apply(
+                state.variables,
+                inputs,
+                train=True,
+                mutable=list(state.collections),
+                rngs={"dropout": rng.dropout},
+            )
+            sums["batch_statistics"] = self.statistics(outputs, batch.labels, mask)
+        return sums
 
     def metrics(self, sums: Sums) -> dict[str, float]:
         values = {"loss": float(sums["loss"] / sums["count"])}
         if "penalty" in sums:
             values["penalty"] = float(sums["penalty"] / sums["count"])
-        return values | self.finalize(sums["statistics"])
+        values |= self.finalize(sums["statistics"])
+        if "batch_statistics" in sums:
+            again = self.finalize(sums["batch_statistics"])
+            values |= {f"{name}_batch_statistics": value for name, value in again.items()}
+        return values
 
 
 # Compiled once for a model, whatever the runs and trials that use it.
@@ -161,68 +183,6 @@ def classification(
             "statistics": hits,
             "finalize": lambda sums: {"accuracy": float(sums["hits"] / sums["examples"])},
             "headline": Headline("accuracy", higher_is_better=True, percent=True),
-            "normalize": normalizer(dataset.train),
-            **options,
-        }
-    )
-
-
-def segmentation(
-    model: nn.Module,
-    dataset: Dataset,
-    optimizer: optax.GradientTransformation,
-    learning_rate: optax.Schedule,
-    **options: Any,
-) -> Supervised:
-    """A classifier of pixels: cross-entropy, headline mean intersection over union.
-
-    Pixels with the dataset's `ignore_label` count neither in the loss nor in a metric. The loss of
-    an example is the mean over its other pixels (0 if it has none).
-
-    Args:
-      model: images (N, H, W, C) to logits (N, H, W, num_classes).
-      dataset: images with images of labels (N, H, W).
-      optimizer: see `Supervised`.
-      learning_rate: see `Supervised`.
-      **options: `augment`, `penalty` and `loss` of `Supervised`.
-    """
-    classes, ignore = dataset.num_classes, dataset.ignore_label
-
-    def counted(labels):
-        return jnp.full(labels.shape, True) if ignore is None else labels != ignore
-
-    def cross_entropy(logits, labels):
-        valid = counted(labels)
-        losses = optax.softmax_cross_entropy_with_integer_labels(
-            logits, jnp.where(valid, labels, 0)
-        )
-        total = jnp.sum(jnp.where(valid, losses, 0.0), axis=(1, 2))
-        return total / jnp.maximum(1, jnp.sum(valid, axis=(1, 2)))
-
-    def confusion(logits, labels, mask):
-        valid = counted(labels) & mask[:, None, None]
-        chosen = jnp.where(valid, labels.astype(jnp.int32), -1)
-        predicted = jnp.argmax(logits, axis=-1)
-        matrix = scores.confusion_matrix(chosen, predicted, classes, ignore=-1)
-        return {"confusion": matrix}
-
-    def finalize(sums):
-        matrix = sums["confusion"]
-        return {
-            "mean_iou": float(scores.mean_iou(matrix)),
-            "pixel_accuracy": float(np.trace(matrix) / max(1.0, matrix.sum())),
-        }
-
-    return Supervised(
-        **{
-            "model": model,
-            "example_shape": dataset.example_shape,
-            "optimizer": optimizer,
-            "learning_rate": learning_rate,
-            "loss": cross_entropy,
-            "statistics": confusion,
-            "finalize": finalize,
-            "headline": Headline("mean_iou", higher_is_better=True, percent=True),
             "normalize": normalizer(dataset.train),
             **options,
         }

@@ -146,10 +146,15 @@ class Checkpoints:
         return target
 
     def _manager(self) -> ocp.CheckpointManager:
+        self._directory.mkdir(parents=True, exist_ok=True)
         return ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=KEPT, enable_async_checkpointing=False, cleanup_tmp_directories=True
+                max_to_keep=KEPT,
+                enable_async_checkpointing=False,
+                cleanup_tmp_directories=True,
+                create=False,
+                multiprocessing_options=_one_process(),
             ),
             item_names=("state", "extra"),
         )
@@ -167,7 +172,7 @@ def read_latest(directory: pathlib.Path) -> dict[str, Any]:
     newest = _newest(directory)
     try:
         extra = read_extra(newest)
-        with ocp.StandardCheckpointer() as reader:
+        with ocp.StandardCheckpointer(multiprocessing_options=_one_process()) as reader:
             tree = jax.device_get(reader.restore(newest / "state"))
     except Exception as error:  # A damaged file makes the readers raise many types.
         raise ValueError(f"the checkpoint {newest} is damaged") from error
@@ -190,7 +195,9 @@ def read_extra(checkpoint: pathlib.Path) -> dict[str, Any]:
     Raises:
       ValueError: they are not those that were saved.
     """
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+    options = _one_process()
+    handler = ocp.JsonCheckpointHandler(multiprocessing_options=options)
+    with ocp.Checkpointer(handler, multiprocessing_options=options) as reader:
         extra = dict(reader.restore(checkpoint / "extra"))
     if _sealed(extra) != extra:
         raise ValueError("its record is not the one that was saved")
@@ -221,6 +228,16 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
         keys = sorted({*old, *new})
         return [x for k in keys for x in differences(old.get(k), new.get(k), f"{path}.{k}")]
     return [] if old == new else [f"{path[1:]}: {old} there, {new} asked for"]
+
+
+def _one_process() -> ocp.options.MultiprocessingOptions:
+    """Orbax waits for no other process: of several that train together, one saves for all."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    this = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process{this}"
+    )
 
 
 def _newest(directory: pathlib.Path) -> pathlib.Path:

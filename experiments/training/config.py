@@ -17,7 +17,7 @@ DIRECTIONS = ("output", "input", "raster")
 LAYERS = ("conv", "all")
 OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
 DECOUPLED = ("adamw", "muon")  # weight decay is no part of the gradient
-SCHEDULES = ("step", "cosine")
+SCHEDULES = ("step", "cosine", "linear")
 PRECISIONS = ("float32", "bfloat16")
 MOST_STEPS = 2**31 - 1  # steps are counted in 32 bits on the device
 
@@ -152,7 +152,8 @@ class OptimizerConfig(Config):
     schedule: str = setting(
         "step",
         "Learning rate over time: step divides it by --decay_factor every --decay_epochs; cosine "
-        "raises it over the first tenth of training and lowers it to zero.",
+        "raises it over the first tenth of training and lowers it to zero; linear keeps it for the "
+        "first half of training and lowers it to zero in the second.",
         choices=SCHEDULES,
     )
     decay_epochs: float = setting(40.0, "See --schedule=step.", above=0.0)

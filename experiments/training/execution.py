@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,11 +22,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data.dataset import Dataset, Split
-from experiments.training.state import TrainState, evaluation_keys, initial_state, step_keys
-from experiments.training.task import Batch, Task
+from experiments.training.sharding import BatchSharding, one_step
+from experiments.training.state import TrainState, evaluation_keys, initial_state
+from experiments.training.task import Batch, Rows, Task
 
 # Limits of one evaluation batch: images are small and many, one clip may be megabytes.
 EVALUATION_BATCH, EVALUATION_BYTES = 250, 16 << 20
+PICTURES = 8  # test examples that a task's pictures show
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,20 +78,41 @@ class Executor:
       dataset: the data that it is trained and evaluated on.
       batch_size: examples of a training step.
       plan: how to run steps; by default what suits the backend.
+      sharding: divides every batch among devices; by default one device takes it all.
+
+    Raises:
+      ConfigError: the batch cannot be divided evenly.
     """
 
-    def __init__(self, task: Task, dataset: Dataset, batch_size: int, plan: Plan | None = None):
+    def __init__(
+        self,
+        task: Task,
+        dataset: Dataset,
+        batch_size: int,
+        plan: Plan | None = None,
+        sharding: BatchSharding | None = None,
+    ):
         if plan is None:
             plan = plan_for(sum(split.examples.nbytes for split in dataset.splits().values()))
         self.task, self.dataset, self.batch_size, self.plan = task, dataset, batch_size, plan
         self._compiled: set[int] = set()
-        self._evaluate = jax.jit(self._evaluation_step)
+        self._sharding = sharding
+        self._step, jit = partial(one_step, task), jax.jit
+        if sharding is not None:
+            sharding.check(batch_size)
+            self._step, jit = sharding.step(task), sharding.jit
+        self._evaluate = jit(self._evaluation_step)
+        self._pictures = jit(task.pictures) if hasattr(task, "pictures") else None
         if plan.device_resident:
-            train = dataset.train
-            self._examples, self._labels = jnp.asarray(train.examples), jnp.asarray(train.labels)
-            self._many_steps = jax.jit(self._scan, donate_argnums=0)
+            self._examples = self.placed(jnp.asarray(dataset.train.examples))
+            self._labels = self.placed(jnp.asarray(dataset.train.labels))
+            self._many_steps = jit(self._scan, donate_argnums=0)
         else:
-            self._one_step = jax.jit(self._step, donate_argnums=0)
+            self._one_step = jit(self._step, donate_argnums=0)
+
+    def placed(self, tree: Any) -> Any:
+        """The arrays where steps and evaluations want a state."""
+        return tree if self._sharding is None else self._sharding.whole(tree)
 
     def initial_state(self, seed: int) -> TrainState:
         """The state of a trial before its first step."""
@@ -97,7 +121,7 @@ class Executor:
             jax.ShapeDtypeStruct((size, *train.examples.shape[1:]), train.examples.dtype),
             jax.ShapeDtypeStruct((size, *train.labels.shape[1:]), train.labels.dtype),
         )
-        return initial_state(self.task, shapes, seed)
+        return self.placed(initial_state(self.task, shapes, seed))
 
     def is_compiled(self, steps: int) -> bool:
         """Whether `train` has run with this number of steps before, so that it need not compile."""
@@ -110,38 +134,56 @@ class Executor:
         chosen = [next(order) for _ in range(steps)]
         self._compiled.add(steps if self.plan.device_resident else 1)
         if self.plan.device_resident:
-            indices = jnp.asarray(np.stack(chosen))
+            indices = self._divided(np.stack(chosen), axis=1)
             return self._many_steps(state, self._examples, self._labels, indices, seed)
         train = self.dataset.train
-        for indices in chosen:
+        for whole in chosen:
+            indices = whole[self._rows(len(whole))]
             # Sorted, so that a memory-mapped set is read in order; put back in the batch's order.
             sort = np.argsort(indices)
             back = np.argsort(sort)
             examples = np.asarray(train.examples[indices[sort]])[back]
-            state = self._one_step(state, Batch(examples, train.labels[indices]), seed)
+            batch = Batch(self._divided(examples), self._divided(train.labels[indices]))
+            state = self._one_step(state, batch, seed)
         return state
 
     def evaluate(self, state: TrainState, split: Split) -> dict[str, float]:
         """The task's metrics over every example of the split (the last batch is padded)."""
         fitting = max(1, EVALUATION_BYTES // max(1, int(np.prod(split.examples.shape[1:]))))
         size = min(EVALUATION_BATCH, fitting, len(split))
+        size = min(size, getattr(self.task, "evaluation_batch", None) or size)
+        whole = size if self._sharding is None else self._sharding.padded(size)
         sums = []
         for number, start in enumerate(range(0, len(split), size)):
-            examples = np.asarray(split.examples[start : start + size])
-            labels = np.asarray(split.labels[start : start + size])
-            mask = np.arange(size) < len(labels)
-            batch = Batch(_padded(examples, size), _padded(labels, size))
+            length = min(size, len(split) - start)
+            rows = range(whole)[self._rows(whole)]
+            chosen = start + np.minimum(rows, length - 1)  # The last example pads the batch.
+            examples = np.asarray(split.examples[chosen])
+            labels = np.asarray(split.labels[chosen])
+            batch = Batch(self._divided(examples), self._divided(labels))
+            mask = self._divided(np.asarray(rows) < length)
             sums.append(self._evaluate(state.state, batch, mask, number))
         return self.task.metrics(_added(sums))
+
+    def pictures(self, state: TrainState) -> dict[str, np.ndarray]:
+        """The task's pictures of a few test examples, evenly spaced; {} where it makes none."""
+        if self._pictures is None:
+            return {}
+        test = self.dataset.test
+        chosen = np.linspace(0, len(test) - 1, min(PICTURES, len(test))).astype(int)
+        batch = Batch(np.asarray(test.examples[chosen]), np.asarray(test.labels[chosen]))
+        made = jax.device_get(self._pictures(state.state, batch, evaluation_keys(0)))
+        return dict(zip(self.task.picture_names, made, strict=True))
 
     def training_metrics(self, state: TrainState) -> dict[str, float]:
         """The task's metrics over the steps since the last evaluation."""
         return self.task.metrics(_added([state.sums]))
 
-    def _step(self, state: TrainState, batch: Batch, seed: jax.Array) -> TrainState:
-        new, sums = self.task.train_step(state.state, batch, step_keys(seed, state.step))
-        total = jax.tree.map(jnp.add, state.sums, sums)
-        return TrainState(step=state.step + 1, state=new, sums=total)
+    def _rows(self, length: int) -> slice:
+        return slice(None) if self._sharding is None else self._sharding.rows(length)
+
+    def _divided(self, values: np.ndarray, axis: int = 0) -> Any:
+        return values if self._sharding is None else self._sharding.divided(values, axis)
 
     def _scan(self, state, examples, labels, order, seed):
         def body(state, chosen):
@@ -153,14 +195,13 @@ class Executor:
         return self.task.evaluation_step(state, batch, mask, evaluation_keys(number))
 
 
-def _padded(values: np.ndarray, size: int) -> np.ndarray:
-    missing = size - len(values)
-    if not missing:
-        return values
-    return np.concatenate([values, np.repeat(values[:1], missing, axis=0)])
-
-
 def _added(sums: list[Any]) -> Any:
-    """The sum of pytrees, leaf by leaf, in float64 on the host."""
-    on_host = [jax.tree.map(lambda x: np.asarray(x, np.float64), jax.device_get(s)) for s in sums]
-    return jax.tree.map(lambda *leaves: sum(leaves), *on_host)
+    """The sum of pytrees, leaf by leaf, in float64 on the host; their rows joined."""
+
+    def added(*parts):
+        if isinstance(parts[0], Rows):
+            kept = [np.asarray(part.values)[np.asarray(part.mask, bool)] for part in parts]
+            return np.concatenate(kept).astype(np.float64)
+        return sum(np.asarray(part, np.float64) for part in parts)
+
+    return jax.tree.map(added, *jax.device_get(sums), is_leaf=lambda x: isinstance(x, Rows))

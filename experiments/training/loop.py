@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -12,12 +13,11 @@ from experiments.system import interrupt
 from experiments.system.errors import NonFiniteError
 from experiments.system.output import say
 from experiments.system.progress import Progress
-from experiments.training import finite, tensorboard
-from experiments.training.checkpoints import Checkpoints
+from experiments.training import finite, processes
 from experiments.training.execution import Executor, batches
 from experiments.training.networks import NORMS, networks
 from experiments.training.state import TrainState, cleared
-from experiments.training.workdir import Workdir
+from experiments.training.trial_files import TrialFiles
 
 # The training metrics at the end are those of at most this many examples, evenly spaced.
 FINAL_TRAIN_EXAMPLES = 10_000
@@ -65,53 +65,51 @@ class Trial:
 def train_trial(
     executor: Executor,
     trial: Trial,
-    workdir: Workdir,
+    files: TrialFiles,
     policy: CheckpointPolicy = DEFAULT_POLICY,
     notice: Callable[[str], None] = say,
 ) -> dict[str, Any]:
     """Trains one trial to its end and returns its record for summary.json.
 
-    Goes on from the newest checkpoint in the workdir where there is one, to the same bits as
-    without the interruption.
+    Goes on from the newest checkpoint where there is one, to the same bits as without the
+    interruption. Where several processes train the trial together, the first one reads and writes
+    for all, and checkpoints come by steps alone.
 
     Raises:
       NonFiniteError: a loss, a metric or a parameter became infinite or NaN; the last good
         checkpoint is kept.
       UserError: the checkpoints in the workdir belong to other settings.
     """
-    run, seed = trial.run, trial.seed
-    folder = workdir.checkpoints(run, seed)
-    checkpoints = Checkpoints(folder, trial.identity, notice)
-    best_checkpoints = Checkpoints(workdir.checkpoints(run, f"{seed}_best"), trial.identity, notice)
-    state, best, records = executor.initial_state(seed), None, []
-    restored = checkpoints.restore(state)
+    state, best, records = executor.initial_state(trial.seed), None, []
+    restored = processes.from_first(lambda: files.restore(state), state)
     if restored is not None:
-        state, extra = restored
+        state, extra = executor.placed(restored[0]), restored[1]
         best, records = extra["best"], extra["records"]
         notice(f"{trial.label}: going on from step {int(state.step)} of {trial.steps}")
     first_step = step = int(state.step)
-    best_checkpoints.discard_after(step)
-    workdir.replace_metrics(run, seed, records)
+    files.begin(step, records)
 
     size = executor.batch_size
-    order = batches(seed, len(executor.dataset.train), size, step)
+    order = batches(trial.seed, len(executor.dataset.train), size, step)
     clock, saved_at = Clock(), time.monotonic()
-    events = tensorboard.Writer(workdir.tensorboard(run, seed), records)
-    with Progress(trial.label, trial.steps * size, done=step * size) as progress, events:
+    shown = Progress(trial.label, trial.steps * size, done=step * size)
+    with contextlib.closing(files), shown as progress:
         while step < trial.steps:
             count = _steps_until_stop(step, trial, executor.plan.steps_per_dispatch, policy)
             with clock.running(count, counts=executor.is_compiled(count) and step > first_step):
-                state = executor.train(state, order, count, seed)
+                state = executor.train(state, order, count, trial.seed)
                 fine = finite.is_finite(state.sums)
             step += count
             interrupt.raise_if_pending()
             if not fine:
                 bad = finite.non_finite_values(executor.training_metrics(state))
-                raise _non_finite(bad, "training ", trial, step, checkpoints)
+                raise _non_finite(bad, "training ", trial, step, files)
             progress.update(step * size)
 
             if step % trial.evaluate_every == 0 or step == trial.steps:
-                record = {"run": run, "seed": seed, **_training_record(executor, state, step)}
+                record = {
+                    "run": trial.run, "seed": trial.seed, **_training_record(executor, state, step),
+                }  # fmt: skip
                 bad = finite.non_finite_values(record)
                 bad |= dict.fromkeys(finite.non_finite_parts(state.state), float("nan"))
                 if not bad:
@@ -119,23 +117,35 @@ def train_trial(
                     record["images_per_second"] = clock.rate(size)
                     bad = finite.non_finite_values(record)
                 if bad:
-                    raise _non_finite(bad, "", trial, step, checkpoints)
+                    raise _non_finite(bad, "", trial, step, files)
                 records.append(record)
-                workdir.append_metrics(record)
-                events.write(record)
+                files.add(record, executor.pictures(state))
                 progress.line(_line(record, trial, executor))
-                state = cleared(state)
-                chosen = _best(best, record, executor)
-                if chosen is not best:
-                    best = chosen
-                    best_checkpoints.save(step, state, best=best, records=records)
-                checkpoints.save(step, state, best=best, records=records)
+                state = executor.placed(cleared(state))
+                before, best = best, _best(best, record, executor)
+                files.save(step, state, {"best": best, "records": records}, best is not before)
                 saved_at = time.monotonic()
             elif _due(step, policy, saved_at):
-                checkpoints.save(step, state, best=best, records=records)
+                files.save(step, state, {"best": best, "records": records})
                 saved_at = time.monotonic()
-    tensorboard.rewrite(workdir.tensorboard(run, seed), records)
+        files.end(records)
     return _result(executor, state, trial, records[-1], best)
+
+
+def attempt(
+    executor: Executor,
+    trial: Trial,
+    files: TrialFiles,
+    policy: CheckpointPolicy = DEFAULT_POLICY,
+    notice: Callable[[str], None] = say,
+) -> dict[str, Any]:
+    """`train_trial`, where a trial that becomes non-finite gets a record with its message."""
+    try:
+        return train_trial(executor, trial, files, policy, notice)
+    except NonFiniteError as error:
+        notice(f"error: {error}")
+        headline = executor.task.headline
+        return {"seed": trial.seed, "error": str(error), f"test_{headline.name}": None}
 
 
 class Clock:
@@ -173,7 +183,8 @@ def _steps_until_stop(step: int, trial: Trial, per_dispatch: int, policy: Checkp
 def _due(step: int, policy: CheckpointPolicy, saved_at: float) -> bool:
     if policy.steps and step % policy.steps == 0:
         return True
-    return time.monotonic() - saved_at > policy.seconds
+    # The clocks of several processes differ, and all of them must do the same.
+    return not processes.several() and time.monotonic() - saved_at > policy.seconds
 
 
 def _training_record(executor: Executor, state: TrainState, step: int) -> dict[str, Any]:
@@ -223,7 +234,8 @@ def _result(
 ) -> dict[str, Any]:
     """The record of a finished trial, from its last evaluation and its final state."""
     train = executor.dataset.train
-    stride = -(-len(train) // FINAL_TRAIN_EXAMPLES)
+    most = getattr(executor.task, "final_train_examples", FINAL_TRAIN_EXAMPLES)
+    stride = -(-len(train) // most)
     sample = Split(train.examples[::stride], train.labels[::stride])
     result = {"seed": trial.seed, "steps": last["step"]}
     for name, value in last.items():
@@ -239,9 +251,9 @@ def _result(
 
 
 def _non_finite(
-    values: dict[str, float], prefix: str, trial: Trial, step: int, checkpoints: Checkpoints
+    values: dict[str, float], prefix: str, trial: Trial, step: int, files: TrialFiles
 ) -> NonFiniteError:
-    good = checkpoints.steps()
+    good = files.kept()
     kept = f"the checkpoint of step {good[-1]} is kept" if good else "there is no checkpoint yet"
     what = ", ".join(f"{prefix}{name.replace('_', ' ')}" for name in values) or "a sum of training"
     value = next(iter(values.values()), float("nan"))

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments.training import averaging
+
 # What `norms` of a network holds, in this order.
 NORMS = ("gradient_norm", "parameter_norm", "update_norm")
 
@@ -48,7 +50,7 @@ def gradient_step(
     optimizer: optax.GradientTransformation,
     loss_fn: Callable[[Any], tuple[jax.Array, tuple[Any, Any]]],
 ) -> tuple[Network, Any]:
-    """One step of an optimizer.
+    """One step of an optimizer, with the mean gradient of all devices that share the batch.
 
     Args:
       network: before the step.
@@ -58,7 +60,9 @@ def gradient_step(
     Returns:
       The network after the step, its `norms` included, and what loss_fn returned besides.
     """
-    gradient, (collections, aux) = jax.grad(loss_fn, has_aux=True)(network.params)
+    own = averaging.own(network.params)
+    gradient, (collections, aux) = jax.grad(loss_fn, has_aux=True)(own)
+    gradient = averaging.mean_gradient(gradient)
     updates, opt_state = optimizer.update(gradient, network.opt_state, network.params)
     params = optax.apply_updates(network.params, updates)
     norms = [optax.tree.norm(tree) for tree in (gradient, network.params, updates)]

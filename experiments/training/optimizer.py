@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -25,6 +27,9 @@ def learning_rate(config: OptimizerConfig, steps: int, steps_per_epoch: int) -> 
             warmup_steps=max(1, round(WARMUP * steps)),
             decay_steps=max(2, steps),
         )
+    if config.schedule == "linear":
+        half = steps // 2
+        return optax.linear_schedule(config.learning_rate, 0.0, max(1, steps - half), half)
     decay_steps = config.decay_epochs * steps_per_epoch
     if decay_steps > MOST_STEPS:
         accepted = f"at most {MOST_STEPS / steps_per_epoch:.6g}"
@@ -37,13 +42,21 @@ def learning_rate(config: OptimizerConfig, steps: int, steps_per_epoch: int) -> 
     )
 
 
-def metric_transform(config: MetricConfig) -> optax.GradientTransformation:
-    """The gradient under the configuration's metric, direction and layers."""
+def metric_transform(
+    config: MetricConfig, where: channel_grad.AxisSpec | None = None
+) -> optax.GradientTransformation:
+    """The gradient under the configuration's metric, direction and layers.
+
+    Args:
+      config: the settings.
+      where: the axes that the metric acts along, in place of `axes` of direction and layers.
+    """
     if config.name == "l2":
         return optax.identity()
     if config.name == "centralization":
         return controls.centralize(config.layers)
-    return channel_grad.scale_by_metric(config.metric(), axes=axes(config.direction, config.layers))
+    where = axes(config.direction, config.layers) if where is None else where
+    return channel_grad.scale_by_metric(config.metric(), axes=where)
 
 
 def axes(direction: str, layers: str) -> channel_grad.AxisSpec:
@@ -66,7 +79,12 @@ def axes(direction: str, layers: str) -> channel_grad.AxisSpec:
 
 
 def make_optimizer(
-    config: OptimizerConfig, steps: int, steps_per_epoch: int, weight_decay: float = 0.0
+    config: OptimizerConfig,
+    steps: int,
+    steps_per_epoch: int,
+    weight_decay: float = 0.0,
+    where: channel_grad.AxisSpec | None = None,
+    adam: Callable[[optax.Schedule], optax.GradientTransformation] = optax.adam,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Metric, then weight decay, then the optimizer; and the learning rate.
 
@@ -77,9 +95,11 @@ def make_optimizer(
       weight_decay: for sgd and adam `weight_decay * parameter` is added to the gradient, after the
         metric; for adamw and muon `learning_rate * weight_decay * parameter` is subtracted from the
         parameter.
+      where: see `metric_transform`.
+      adam: makes "adam" from its learning rate; another one has other betas.
     """
     schedule = learning_rate(config, steps, steps_per_epoch)
-    metric = metric_transform(config.metric)
+    metric = metric_transform(config.metric, where)
     if config.match_norm and config.metric.name != "l2":
         metric = controls.match_norm(metric)
     chain = [metric]
@@ -88,7 +108,7 @@ def make_optimizer(
     if config.name == "sgd":
         base = _sgd(config, schedule, steps_per_epoch)
     elif config.name == "adam":
-        base = optax.adam(schedule)
+        base = adam(schedule)
     elif config.name == "adamw":
         base = optax.adamw(schedule, weight_decay=weight_decay)
     else:

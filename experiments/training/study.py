@@ -8,27 +8,34 @@ summary = train("my_experiment", [Run("sgd", config)], dataset, build, workdir="
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from experiments.data.dataset import Dataset
 from experiments.system import environment
-from experiments.system.errors import ConfigError, NonFiniteError, UserError
+from experiments.system.errors import ConfigError, UserError
 from experiments.system.files import write_json
 from experiments.system.output import say
-from experiments.training import settings, statistics
+from experiments.training import processes, settings, statistics
 from experiments.training.checkpoints import differences, read_latest_extra
+from experiments.training.cluster import Cluster
 from experiments.training.config import Length
+from experiments.training.devices import spread
 from experiments.training.execution import Executor
-from experiments.training.loop import DEFAULT_POLICY, CheckpointPolicy, Trial, train_trial
+from experiments.training.loop import DEFAULT_POLICY, CheckpointPolicy, Trial, attempt
+from experiments.training.sharding import BatchSharding
 from experiments.training.task import Task
+from experiments.training.trial_files import Nowhere, OnDisk, TrialFiles
 from experiments.training.workdir import Workdir
 
 MOST_SEEDS = 100_000
@@ -55,6 +62,9 @@ def train(
     seeds: Sequence[int],
     resume: bool = False,
     policy: CheckpointPolicy = DEFAULT_POLICY,
+    devices: Sequence[jax.Device] | None = None,
+    sharding: BatchSharding | None = None,
+    cluster: str | None = None,
     command: Sequence[str] | None = None,
     notice: Callable[[str], None] = say,
 ) -> dict[str, Any]:
@@ -74,6 +84,10 @@ def train(
       seeds: each fixes initialisation, order of the data and augmentation of one trial.
       resume: goes on with what is in the folder; further seeds and runs may be added.
       policy: when checkpoints are saved, besides after every evaluation.
+      devices: trials run side by side, one on each of them; by default one after
+        another on JAX's default device.
+      sharding: divides the batches of every trial among devices, instead.
+      cluster: address of a Ray cluster that trains the trials, instead; see `Cluster`.
       command: the command line, for the record.
       notice: is called with lines about progress and damage.
 
@@ -92,7 +106,8 @@ def train(
     examples = len(dataset.train)
     for _, length in built.values():
         length.steps(examples)
-    recorded = {run.name: settings.record(run.config) for run in runs}
+    shared = sharding.settings if sharding else {}
+    recorded = {run.name: settings.record(run.config) | shared for run in runs}
     headline = built[runs[0].name][0].headline
     data = {"name": dataset.name, "fingerprint": dataset.fingerprint}
     study_settings = {
@@ -104,17 +119,28 @@ def train(
         "provenance": dataset.provenance,
         "environment": environment.describe(),
     }
-    with Workdir(workdir, study_settings, resume=resume, record=facts, notice=notice) as folder:
-        if resume and not folder.existed:
-            notice(f"nothing to resume in {folder.path}: training from the first step")
-        previous = folder.read_summary() or {"runs": [], "wall_seconds": 0.0}
-        trials = {
-            run.name: _finished(previous, run.name, recorded[run.name], experiment, data, seeds)
-            for run in runs
-        }
-        for name, rows in trials.items():
-            for row in rows:
-                _restore_metrics(folder, name, row, notice)
+    with contextlib.ExitStack() as held:
+        folder: Workdir | None = None  # Of several processes only the first one has it.
+
+        def begin() -> dict[str, Any]:
+            nonlocal folder
+            folder = held.enter_context(
+                Workdir(workdir, study_settings, resume=resume, record=facts, notice=notice)
+            )
+            if resume and not folder.existed:
+                notice(f"nothing to resume in {folder.path}: training from the first step")
+            previous = folder.read_summary() or {"runs": [], "wall_seconds": 0.0}
+            trials = {
+                run.name: _finished(previous, run.name, recorded[run.name], experiment, data, seeds)
+                for run in runs
+            }
+            for name, rows in trials.items():
+                for row in rows:
+                    _restore_metrics(folder, name, row, notice)
+            return {"trials": trials, "wall_seconds": previous["wall_seconds"]}
+
+        before = processes.agreed(begin)
+        trials = before["trials"]
 
         def summary() -> dict[str, Any]:
             rates = [t.get("images_per_second") for ts in trials.values() for t in ts]
@@ -139,34 +165,52 @@ def train(
                 "images_per_second": float(np.median(rates)) if rates else None,
                 "device": environment.device(),
                 "commit": environment.commit(),
-                "wall_seconds": previous["wall_seconds"] + time.monotonic() - started,
+                "wall_seconds": before["wall_seconds"] + time.monotonic() - started,
             }
 
-        for run in runs:
-            wanted = [s for s in seeds if s not in {t["seed"] for t in trials[run.name]}]
-            if not wanted:
-                continue
+        jobs = [
+            (run, _trial(run.name, seed, built[run.name][1], examples, identity))
+            for run in runs
+            for seed in seeds
+            if seed not in {t["seed"] for t in trials[run.name]}
+            for identity in [_identity(experiment, data, recorded[run.name], seed)]
+        ]
+        executors = threading.local()  # One for each device, of the run that it works at.
+
+        def work(job: tuple[Run, Trial]) -> dict[str, Any]:
+            run, trial = job
             task, length = built[run.name]
-            executor = Executor(task, dataset, length.batch_size)
-            for seed in wanted:
-                identity = _identity(experiment, data, recorded[run.name], seed)
-                trial = Trial(
-                    run.name,
-                    seed,
-                    length.steps(examples),
-                    length.steps_between_evaluations(examples),
-                    identity,
-                )
-                try:
-                    result = train_trial(executor, trial, folder, policy, notice)
-                except NonFiniteError as error:
-                    notice(f"error: {error}")
-                    result = {"seed": seed, "error": str(error), f"test_{headline.name}": None}
-                result["identity"] = _short(identity)
-                trials[run.name] = sorted([*trials[run.name], result], key=lambda t: t["seed"])
+            if getattr(executors, "run", None) is not run:
+                executors.run = run
+                executors.executor = Executor(task, dataset, length.batch_size, sharding=sharding)
+            files: TrialFiles = Nowhere()
+            if folder is not None:
+                files = OnDisk(folder, run.name, trial.seed, trial.identity, notice)
+            return attempt(executors.executor, trial, files, policy, notice)
+
+        def results() -> Iterator[tuple[Trial, dict[str, Any]]]:
+            if cluster is None:
+                for (_, trial), result in spread(jobs, work, devices):
+                    yield trial, result
+                return
+            assert folder is not None
+            with Cluster(cluster) as workers:
+                tasks = [(run.config, trial) for run, trial in jobs]
+                for trial, result, records in workers.results(
+                    tasks, build, dataset, folder.path, policy
+                ):
+                    folder.replace_metrics(trial.run, trial.seed, records)
+                    yield trial, result
+
+        for trial, result in results():
+            result["identity"] = _short(trial.identity)
+            others = trials[trial.run]
+            trials[trial.run] = sorted([*others, result], key=lambda t: t["seed"])
+            if folder is not None:
                 write_json(folder.summary_path, summary())
         final = summary()
-        write_json(folder.summary_path, final)
+        if folder is not None:
+            write_json(folder.summary_path, final)
     return final
 
 
@@ -197,6 +241,11 @@ def _check_names(runs: Sequence[Run]) -> None:
             raise ConfigError("runs", f"{name} twice", "each name once")
         if not name or "/" in name or name in (".", ".."):
             raise ConfigError("runs", repr(name), "names that are fit for a folder")
+
+
+def _trial(run: str, seed: int, length: Length, examples: int, identity: dict[str, Any]) -> Trial:
+    every = length.steps_between_evaluations(examples)
+    return Trial(run, seed, length.steps(examples), every, identity)
 
 
 def _identity(

@@ -10,7 +10,7 @@ import jax
 import optax
 
 State = Any  # what a task trains: any pytree of arrays
-Sums = Any  # a pytree of arrays that is added leaf by leaf
+Sums = Any  # a pytree of arrays that is added leaf by leaf, and of `Rows` that are joined
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +54,20 @@ class Batch(NamedTuple):
     labels: jax.Array
 
 
+class Rows(NamedTuple):
+    """What an evaluation keeps of every example, where a sum would not do.
+
+    `Task.metrics` gets the rows of the whole split as one array, without the padding.
+
+    Attributes:
+      values: (N, ...), one row for each example of the batch.
+      mask: (N,), which of them are no padding.
+    """
+
+    values: jax.Array
+    mask: jax.Array
+
+
 class Keys(NamedTuple):
     """Random keys of one step, each from a stream of its own of (seed, step).
 
@@ -73,8 +87,9 @@ class Task(Protocol):
 
     Every metric is a sum over examples and a formula at the end: accuracy is the sum of hits over
     the count, mean intersection over union comes from a confusion matrix, a Frechet distance from
-    (n, sum x, sum x x'). The engine adds the sums, pads and masks batches, compiles, shards, saves
-    and resumes; it never looks inside a state.
+    (n, sum x, sum x x'). Where that loses digits, an evaluation keeps `Rows`. The engine adds the
+    sums, pads and masks batches, compiles, shards, saves and resumes; it never looks inside a
+    state.
 
     All methods but `metrics` are traced by JAX, so they are pure functions of their arguments.
 
@@ -82,8 +97,17 @@ class Task(Protocol):
       headline: the number that ranks runs.
       schedules: learning rates by name, each a function of the step; they are recorded.
 
-    A task may have a third attribute, `training_only`: names of metrics that only training steps
-    have, such as a penalty. They are recorded under their own names, without a split in front.
+    A task may have more members:
+
+      training_only: names of metrics that only training steps have, such as a penalty. They are
+        recorded under their own names, without a split in front.
+      evaluation_batch: the most examples of an evaluation batch, where the memory that they need is
+        not told by their size; None for the engine's own limits.
+      final_train_examples: at most this many training examples are evaluated at the end of a trial,
+        where the metrics depend on the number of examples, or one takes long.
+      pictures(state, batch, rng): pictures of a few test examples, a tuple of uint8 (N, H, W, 3),
+        traced by JAX. Every evaluation stores them as one .png, a column for each.
+      picture_names: the names of these columns.
     """
 
     headline: Headline

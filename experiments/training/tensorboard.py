@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorboardX
 
+from experiments.training import pictures as stored
+
 
 class Writer:
     """Writes the events of one trial. Use as a context manager.
@@ -15,10 +17,12 @@ class Writer:
     Args:
       folder: of the trial; what is there is replaced by the events of `records`.
       records: the trial's lines of metrics so far.
+      pictures: the folder with the pictures of the trial.
     """
 
-    def __init__(self, folder: pathlib.Path, records: list[dict[str, Any]]):
+    def __init__(self, folder: pathlib.Path, records: list[dict[str, Any]], pictures: pathlib.Path):
         shutil.rmtree(folder, ignore_errors=True)
+        self._pictures = pictures
         self._writer = tensorboardX.SummaryWriter(str(folder))
         for record in records:
             self.write(record)
@@ -27,17 +31,23 @@ class Writer:
         return self
 
     def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._writer.close()
 
     def write(self, record: dict[str, Any]) -> None:
-        """Adds the points of one line of metrics."""
+        """Adds the points of one line of metrics, and the pictures of its step."""
         for name, value in record.items():
             if name not in ("run", "seed", "step") and value is not None:
                 self._writer.add_scalar(name, value, record["step"])
+        found = stored.read(self._pictures, record["step"])
+        if found is not None:
+            self._writer.add_image(", ".join(found.names), found.grid, record["step"], None, "HWC")
         self._writer.flush()
 
 
-def rewrite(folder: pathlib.Path, records: list[dict[str, Any]]) -> None:
-    """Replaces the events of a trial by those of its lines of metrics."""
-    with Writer(folder, records):
+def rewrite(folder: pathlib.Path, records: list[dict[str, Any]], pictures: pathlib.Path) -> None:
+    """Replaces the events of a trial by those of its lines of metrics and its pictures."""
+    with Writer(folder, records, pictures):
         pass

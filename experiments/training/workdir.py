@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +49,7 @@ class Workdir:
         notice: Callable[[str], None] = print,
     ):
         self._notice = notice
+        self._writing = threading.Lock()  # Trials may run side by side.
         self._held = contextlib.ExitStack()
         try:
             self.path = pathlib.Path(path).expanduser().absolute()
@@ -90,6 +92,9 @@ class Workdir:
     def tensorboard(self, run: str, seed: int) -> pathlib.Path:
         return self.path / "tensorboard" / run / f"seed_{seed}"
 
+    def pictures(self, run: str, seed: int) -> pathlib.Path:
+        return self.path / "pictures" / run / f"seed_{seed}"
+
     def read_summary(self) -> dict[str, Any] | None:
         """summary.json as the last completed trial left it; None where it is not there or damaged.
 
@@ -112,8 +117,9 @@ class Workdir:
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Adds a line to metrics.jsonl and sees it onto the disk."""
-        with open(self._metrics, "a", encoding="utf-8") as file:
-            file.write(json.dumps(finite(record), allow_nan=False) + "\n")
+        line = json.dumps(finite(record), allow_nan=False) + "\n"
+        with self._writing, open(self._metrics, "a", encoding="utf-8") as file:
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
 
@@ -127,9 +133,10 @@ class Workdir:
 
     def replace_metrics(self, run: str, seed: int, records: list[dict[str, Any]]) -> None:
         """Puts `records` in the place of a trial's lines of metrics.jsonl."""
-        others = [x for x in self.read_metrics() if (x["run"], x["seed"]) != (run, seed)]
-        lines = [json.dumps(finite(x), allow_nan=False) + "\n" for x in [*others, *records]]
-        write_text(self._metrics, "".join(lines))
+        with self._writing:
+            others = [x for x in self.read_metrics() if (x["run"], x["seed"]) != (run, seed)]
+            lines = [json.dumps(finite(x), allow_nan=False) + "\n" for x in [*others, *records]]
+            write_text(self._metrics, "".join(lines))
 
     @property
     def _metrics(self) -> pathlib.Path:

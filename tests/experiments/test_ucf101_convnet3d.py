@@ -187,7 +187,7 @@ def test_a_run_records_what_it_used(swept):
 
 
 def test_a_sweep_in_which_a_run_diverges_still_ends_with_its_conclusions(run_main, tmp_path):
-    with pytest.raises(NonFiniteError, match="^1 trials did not end: learning_rate=1e"):
+    with pytest.raises(NonFiniteError, match="^1 trial did not end: learning_rate=1e"):
         run_main(
             "ucf101_convnet3d", *SMALL, "--sweep=learning_rate:1e30", f"--workdir={tmp_path}/w"
         )
@@ -244,7 +244,7 @@ def test_random_search_reports_the_best(run_main, tmp_path, capsys, monkeypatch)
 
     monkeypatch.setattr(training.study, "train", train)
     monkeypatch.setattr(training.statistics, "table", lambda summary: "")
-    with pytest.raises(NonFiniteError, match="^1 trials did not end: loss became nan"):
+    with pytest.raises(NonFiniteError, match="^1 trial did not end: loss became nan"):
         run_main("ucf101_convnet3d", *SMALL, "--random_search=3", f"--workdir={tmp_path}/w")
     assert (tmp_path / "w" / "search.png").read_bytes().startswith(b"\x89PNG")
     assert [run.name for run in asked] == ["baseline", "random_0", "random_1", "random_2"]

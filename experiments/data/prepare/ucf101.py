@@ -8,51 +8,38 @@ killed goes on where it stopped. Memory holds a few videos at a time.
 from __future__ import annotations
 
 import collections
-import concurrent.futures.process
 import contextlib
-import dataclasses
 import hashlib
 import importlib.util
 import json
-import multiprocessing
 import os
 import pathlib
 import shutil
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from experiments.data import store, ucf101
 from experiments.data.prepare import ucf101_lists, ucf101_tfds, video
+from experiments.data.prepare.jobs import (
+    MAX_SKIPPED,
+    Report,
+    array_file,
+    checked,
+    complete_lines,
+    in_order,
+    pool,
+)
 from experiments.data.prepare.staging import publish, require_space, staging
 from experiments.data.prepare.ucf101_lists import Video
 from experiments.system.errors import ConfigError, UserError
 from experiments.system.files import write_json
 from experiments.system.progress import progress
 
-MAX_SKIPPED = 0.02  # share of the listed videos
-MAX_WORKERS = 61  # Windows waits for no more processes at once
-
 _CLIP_BYTES = int(np.prod(video.CLIP_SHAPE))
 _COUNTED = "counted.jsonl"
-_JOBS_AHEAD = 4  # per worker: enough to keep it busy, few enough to keep memory bounded
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What was prepared.
-
-    Args:
-      folder: the folder of the clips.
-      skipped: the videos that no clips could be taken from, each with the reason.
-    """
-
-    folder: pathlib.Path
-    skipped: dict[str, str]
 
 
 def prepare(
@@ -83,11 +70,7 @@ def prepare(
       UserError: names the setting and what is accepted. The work done by then is kept, and the same
         command goes on from it.
     """
-    workers = min(os.cpu_count() or 1, MAX_WORKERS) if workers is None else workers
-    if not 1 <= workers <= MAX_WORKERS:
-        raise ConfigError("workers", workers, f"1 to {MAX_WORKERS}")
-    if not 0 <= max_skipped <= 1:
-        raise ConfigError("max_skipped", max_skipped, "a share from 0 to 1")
+    workers = checked(workers, max_skipped)
     place = ucf101.place(data_dir)
     listed, names = _listed(source, lists)
     if not 2 <= classes <= len(names):
@@ -96,7 +79,7 @@ def prepare(
     if manifest is not None:  # more classes than asked for are not thrown away
         classes = min(max(classes, len(manifest["class_names"])), len(names))
     names, splits = names[:classes], _first_classes(listed, classes)
-    with _pool(workers) as run:
+    with pool(workers) as run:
         if manifest is not None and not _has_changed(manifest, splits, names, run, workers):
             _require_share(source, splits, manifest["skipped"], max_skipped)
             return Report(place, manifest["skipped"])
@@ -180,7 +163,7 @@ def _has_changed(manifest, splits, names, run, workers) -> bool:
         return True
     if not jobs:
         return False
-    done = _in_order(run, _probe, jobs, workers)
+    done = in_order(run, _probe, jobs, workers)
     found = dict(progress(done, total=len(jobs), label="checking", unit="videos"))
     return any(_contents(found[name]) not in (None, _contents(before.get(name))) for name in found)
 
@@ -195,7 +178,7 @@ def _contents(probe: Any) -> tuple | None:
 def _count(folder, splits, run, workers) -> dict[str, dict]:
     """By video: {"frames", "height", "width", "stamp"} (stamp: of its file), or {"error"}."""
     journal = folder / _COUNTED
-    before = dict(_readable(_complete_lines(journal)))
+    before = dict(_readable(complete_lines(journal)))
     probes, jobs = {}, []
     for item in (item for found in splits.values() for item in found):
         # A video that could not be read may have been replaced since, also by a file as large.
@@ -205,7 +188,7 @@ def _count(folder, splits, run, workers) -> dict[str, dict]:
         else:
             probes[item.name] = probe
     with open(journal, "a", encoding="utf-8") as file:
-        done = _in_order(run, _probe, jobs, workers)
+        done = in_order(run, _probe, jobs, workers)
         for name, probe in progress(done, total=len(jobs), label="counting", unit="videos"):
             probes[name] = probe
             file.write(json.dumps([name, probe]) + "\n")
@@ -235,8 +218,9 @@ def _write(folder, usable, probes, run, workers) -> pathlib.Path:
     for split, found in usable.items():
         labels = np.repeat(np.array([item.label for item in found], np.int32), video.CLIPS)
         np.save(built / f"{split}_labels.npy", labels)
-        offsets[split] = _array_file(built / f"{split}.npy", len(labels), journal)
-    done = set(_complete_lines(journal))
+        shape = (len(labels), *video.CLIP_SHAPE)
+        offsets[split] = array_file(built / f"{split}.npy", shape, journal)
+    done = set(complete_lines(journal))
     jobs = []
     for split, row, item in plan:
         if item.name not in done:
@@ -251,26 +235,11 @@ def _write(folder, usable, probes, run, workers) -> pathlib.Path:
                 )
             )
     with open(journal, "a", encoding="utf-8") as file:
-        finished = _in_order(run, _extract, jobs, workers)
+        finished = in_order(run, _extract, jobs, workers)
         for name in progress(finished, total=len(jobs), label="decoding", unit="videos"):
             file.write(name + "\n")
             file.flush()
     return built
-
-
-def _array_file(path: pathlib.Path, clips: int, journal: pathlib.Path) -> int:
-    """Makes a .npy file for this many clips, unless it is there; returns where its data begins.
-
-    A new file holds zeros, so a journal that says that clips were written is removed first.
-    """
-    shape = (clips, *video.CLIP_SHAPE)
-    if not path.exists() or path.stat().st_size < clips * _CLIP_BYTES:
-        journal.unlink(missing_ok=True)
-        with open(path, "wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            file.truncate(file.tell() + clips * _CLIP_BYTES)
-    return path.stat().st_size - clips * _CLIP_BYTES
 
 
 def _probe(job) -> tuple[str, dict]:
@@ -296,62 +265,6 @@ def _extract(job) -> str:
     return name
 
 
-def _in_order(run: Callable, function: Callable, jobs: list, workers: int) -> Iterator:
-    """Yields the results of the jobs in their order; a bounded number of them is under way."""
-    ahead = collections.deque()
-    for job in jobs:
-        ahead.append(run(function, job))
-        if workers == 1 or len(ahead) > _JOBS_AHEAD * workers:
-            yield ahead.popleft().result()
-    while ahead:
-        yield ahead.popleft().result()
-
-
-@contextlib.contextmanager
-def _pool(workers: int) -> Iterator[Callable]:
-    """Yields a function that starts function(job) and returns its future.
-
-    A single worker is this process.
-    """
-    if workers == 1:
-        yield _run_here
-        return
-    executor = concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent
-    )
-    try:
-        yield executor.submit
-    except concurrent.futures.process.BrokenProcessPool as error:
-        raise ConfigError(
-            "workers",
-            f"{workers}, and one was ended from outside, perhaps because memory was short",
-            "fewer; the work done is kept",
-        ) from error
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _run_here(function: Callable, job) -> concurrent.futures.Future:
-    future = concurrent.futures.Future()
-    future.set_result(function(job))
-    return future
-
-
-def _end_with_parent() -> None:
-    """Ends this worker together with the process that started it.
-
-    That process alone reacts to Ctrl-C. A worker whose parent is killed would otherwise wait for
-    its next job for ever.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 class _Changed(Exception):
     """A video that was counted cannot be decoded any more."""
 
@@ -373,17 +286,6 @@ def _readable(lines: list[str]) -> Iterator[tuple[str, dict]]:
             name, probe = json.loads(line)
             if "error" in probe or {"frames", "height", "width", "stamp"} <= set(probe):
                 yield name, probe
-
-
-def _complete_lines(path: pathlib.Path) -> list[str]:
-    """The lines of a journal; removes a last line that was not written to its end."""
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        path.write_bytes(whole)
-    return whole.decode("utf-8", errors="replace").splitlines()
 
 
 def _require_share(

@@ -6,8 +6,10 @@ import pathlib
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from experiments.analysis import correlation as command
+from experiments.analysis import correlation_runs
 from experiments.cli import main as cli_main
 from experiments.figures import correlation as figures
 from experiments.system.errors import ConfigError, UserError
@@ -113,10 +115,43 @@ def test_a_workdir_is_read_by_run_and_seed(run, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="^workdir: got .*none; accepted: a folder that a train"):
         read(tmp_path / "none")
     (workdir / "checkpoints" / "empty" / "seed_0").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="^workdir: got .*; accepted: a run with a checkpoint"):
+    with pytest.raises(ConfigError, match="^workdir: got .*; accepted: a trial with a checkpoint"):
         read(workdir, "empty")
     out = run(workdir=str(workdir), run="l2")
     assert list(json.loads((out / "correlation.json").read_text())) == ["Conv_0/kernel"]
+
+
+def test_all_trials_of_a_study_are_compared(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "draw", lambda *_: None)
+    workdir, independent = tmp_path / "w", np.random.default_rng(5)
+    for name in ("l2", "sobolev"):
+        for seed in range(4):
+            noise = independent.normal(size=(3, 3, 6, 9))
+            kernel = shared((3, 3, 6, 9), 10 + seed) if name == "sobolev" else noise
+            params = {
+                "a": {"kernel": kernel},
+                "b": {"kernel": independent.normal(size=(1, 1, 6, 1))},
+            }
+            folder = workdir / "checkpoints" / name / f"seed_{seed}"
+            Checkpoints(folder).save(5, {"state": {"params": params}})
+    runs = json.loads((run(workdir=str(workdir), max_distance=12) / "runs.json").read_text())
+    assert {name: run["seeds"] for name, run in runs.items()} == {
+        "l2": [0, 1, 2, 3], "sobolev": [0, 1, 2, 3],
+    }  # fmt: skip
+    output = {name: run["output"] for name, run in runs.items()}
+    # Of 9 output channels none are farther apart than 8; half of each variance is shared.
+    assert output["sobolev"]["mean"][8:] == [None] * 4 == output["l2"]["half_interval"][8:]
+    np.testing.assert_allclose(output["sobolev"]["mean"][:7], 0.5, atol=0.15)
+    np.testing.assert_allclose(output["l2"]["mean"][:7], 0, atol=0.15)
+    first = np.array(output["sobolev"]["trials"])[:, 0].astype(float)
+    assert output["sobolev"]["mean"][0] == pytest.approx(first.mean())
+    quantile = scipy.stats.t.ppf(0.975, 3)
+    assert output["sobolev"]["half_interval"][0] == pytest.approx(quantile * first.std(ddof=1) / 2)
+    assert (tmp_path / "out" / "runs.png").stat().st_size > 1000
+    # One layer has a single output channel, and both have six inputs.
+    kernels = [np.ones((1, 1, 6, 1)), np.full((1, 1, 6, 2), 2.0)]
+    mean = correlation_runs.mean_over_layers(kernels, "input", 8)
+    np.testing.assert_allclose(mean, [*[1.0] * 5, *[np.nan] * 3])
 
 
 def test_kernels_of_one_channel_have_one_direction(run, tmp_path):

@@ -3,11 +3,14 @@
 import pathlib
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from absl import flags
 
+from experiments import cifar_resnet56
 from experiments.cli import main as command
+from experiments.cli import usage
 from experiments.system.errors import ConfigError, UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -81,3 +84,19 @@ def test_a_command_ends_with_one_line_and_code_2(tmp_path):
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == "error: --sizes: got 'foo'; accepted: 16x112x112, 16x32x32\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_help_says_what_a_flag_is_and_nothing_of_the_parser():
+    values = flags.FlagValues()
+    cifar_resnet56.EXPERIMENT.define(values)
+    text = usage.text(values)
+    assert "--sweep  NAME:VALUE" in text and "may be given several times" in text
+    assert "repeat this option" not in text and ";" not in text.partition("--sweep")[2][:40]
+
+
+def test_unraisable_errors_of_closed_loops_alone_are_left_out():
+    told = []
+    hook = command._without_closed_loops(told.append)
+    for error in (RuntimeError("Event loop is closed"), RuntimeError("other"), OSError("x")):
+        hook(SimpleNamespace(exc_type=type(error), exc_value=error))
+    assert [str(unraisable.exc_value) for unraisable in told] == ["other", "x"]

@@ -16,7 +16,15 @@ import signal
 import sys
 import tempfile
 
-from experiments.data.prepare import images, registry, staging, tfds_write, ucf101, video
+from experiments.data.prepare import (
+    images,
+    label_images,
+    registry,
+    staging,
+    tfds_write,
+    ucf101,
+    video,
+)
 
 SMALL = 50_000  # bytes, see `small_files`
 
@@ -91,7 +99,7 @@ def kill_at_publishing():
 
 def kill_with_workers():
     """Killed when three videos are decoded; prints the worker processes that are alive then."""
-    in_order = ucf101._in_order
+    in_order = ucf101.in_order
 
     def killed(run, function, jobs, workers):
         for index, result in enumerate(in_order(run, function, jobs, workers)):
@@ -100,7 +108,22 @@ def kill_with_workers():
                 die()
             yield result
 
-    ucf101._in_order = killed
+    ucf101.in_order = killed
+
+
+def kill_at_checking_pictures():
+    """Killed at the 6th picture that is checked."""
+    label_images.read = dies_at_call(6, label_images.read)
+
+
+def kill_at_storing_pictures():
+    """Killed at the 6th picture that is stored, after 12 that were checked."""
+    label_images.read = dies_at_call(18, label_images.read)
+
+
+def kill_at_publishing_pictures():
+    """Killed when all pictures are stored and not at their place yet."""
+    label_images.publish = die
 
 
 def small_files():
@@ -113,6 +136,7 @@ FAULTS = {
     for function in (
         *(kill_at_download, kill_at_storing, kill_at_checksums, kill_at_rename),
         *(kill_at_counting, kill_at_decoding, kill_at_publishing, kill_with_workers),
+        *(kill_at_checking_pictures, kill_at_storing_pictures, kill_at_publishing_pictures),
         *(interrupt_at_storing, small_files),
     )
 }
@@ -126,6 +150,11 @@ def prepare_images(name, data_dir, archive):
 def prepare_ucf101(source, data_dir, workers):
     """Prepares two classes of UCF-101."""
     ucf101.prepare(source, data_dir, 2, workers=int(workers))
+
+
+def prepare_voc(source, data_dir):
+    """Prepares Pascal VOC on squares of 64 pixels."""
+    label_images.prepare("voc", source, data_dir, workers=1, size=64)
 
 
 def hold(data_dir, name):
@@ -171,7 +200,7 @@ def commands(path):
 
 ACTIONS = {
     function.__name__: function
-    for function in (prepare_images, prepare_ucf101, hold, command, commands)
+    for function in (prepare_images, prepare_ucf101, prepare_voc, hold, command, commands)
 }
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -220,3 +221,18 @@ def test_channel_statistics_are_computed_once(monkeypatch):
     first = part.channel_statistics
     monkeypatch.setattr("experiments.data.normalize.channel_statistics", None)
     assert part.channel_statistics is first
+
+
+def test_memory_mapped_examples_are_pickled_as_the_place_of_their_file(tmp_path):
+    examples = np.arange(4000 * 6 * 5 * 1, dtype=np.uint8).reshape(4000, 6, 5, 1)
+    np.save(tmp_path / "examples.npy", examples)
+    mapped = np.load(tmp_path / "examples.npy", mmap_mode="r")
+    labels = np.arange(4000, dtype=np.int32)
+    whole, part = Split(mapped, labels, digest="d"), Split(mapped[7:], labels[7:])
+    text = pickle.dumps(whole)
+    assert len(text) < 20_000
+    again = pickle.loads(text)
+    assert isinstance(again.examples, np.memmap) and again.fingerprint == "d"
+    np.testing.assert_array_equal(again.examples, examples)
+    np.testing.assert_array_equal(again.labels, labels)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(part)).examples, examples[7:])

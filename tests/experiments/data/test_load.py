@@ -33,7 +33,9 @@ def test_auto_takes_the_experiments_own_dataset_where_it_is_prepared(tmp_path, t
     assert other.name == "digits"
 
 
-@pytest.mark.parametrize("name", ["cifar10", "mnist", "fashion_mnist", "ucf101"])
+@pytest.mark.parametrize(
+    "name", ["cifar10", "mnist", "fashion_mnist", "ucf101", "voc", "cityscapes"]
+)
 def test_a_named_dataset_that_is_not_there_names_the_command(name, tmp_path):
     command = f"python -m experiments.prepare_data {name}.* --data_dir={tmp_path}"
     with pytest.raises(DatasetNotPrepared, match=command):

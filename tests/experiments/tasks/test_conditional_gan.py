@@ -9,15 +9,16 @@ import pytest
 
 from experiments.data.dataset import Dataset, Split
 from experiments.tasks import scores
-from experiments.tasks.conditional_gan import ConditionalGan
+from experiments.tasks.conditional_gan import ConditionalGan, Segmenter
 from experiments.training import finite
 from experiments.training.execution import Executor, batches
 from experiments.training.networks import networks
-from experiments.training.state import step_keys
+from experiments.training.state import evaluation_keys, step_keys
 from experiments.training.task import Batch
-from tests.experiments.small import HOST
+from tests.experiments.small import DEVICE, HOST
 
 CLASSES = 3
+COLORS = np.array([[1, 2, 3], [40, 50, 60], [255, 0, 128]], np.uint8)
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
@@ -64,6 +65,8 @@ def make(**options):
         discriminator_optimizer=optimizers[1],
         schedules={"generator_rate": lambda step: 1e-2, "discriminator_rate": lambda step: 4e-2},
         features=lambda images: images.reshape(len(images), -1)[:, :5],
+        colors=COLORS,
+        final_train_examples=9,
         **options,
     )
 
@@ -127,18 +130,85 @@ def test_headline_is_the_frechet_distance_of_the_whole_split(dataset):
     state = engine.initial_state(1)
     state = engine.train(state, batches(1, 12, 4, 0), 1, 1)
     found = engine.evaluate(state, dataset.test)
-    keys = engine_keys(0)
-    fake = task.features(task.generate(state.state, jnp.asarray(dataset.test.labels), keys))
+    keys = evaluation_keys(0)
+    fake = task.generate(state.state, jnp.asarray(dataset.test.labels), keys)
+    fake = task.features(jnp.round((fake + 1) * 127.5) / 127.5 - 1)  # as pixels
     real = task.features(dataset.test.examples / 127.5 - 1)
     expected = scores.frechet_distance(np.asarray(fake), np.asarray(real))
-    assert found["frechet_distance"] == pytest.approx(expected, rel=1e-3)
+    assert found == {"frechet_distance": pytest.approx(expected, rel=1e-5)}
     assert not task.headline.higher_is_better
 
 
-def engine_keys(number):
-    from experiments.training.state import evaluation_keys
+def test_the_floor_is_the_distance_of_real_images_from_real_images(dataset):
+    others = pictures(30, 2).examples.reshape(30, -1)[:, :5] / 127.5 - 1
+    task = make(reference=lambda: others)
+    real = dataset.test.examples.reshape(9, -1)[:, :5] / 127.5 - 1
+    fake = np.random.default_rng(0).normal(size=(9, 5))
+    found = task.metrics({"fake": fake, "real": real})
+    assert found["frechet_distance_floor"] == pytest.approx(
+        scores.frechet_distance(others[:9], real)
+    )
+    assert found["frechet_distance"] == pytest.approx(scores.frechet_distance(fake, real))
+    # As many as there are real images, or none: a distance falls with the number of examples.
+    assert "frechet_distance_floor" not in make(reference=lambda: others[:8]).metrics(
+        {"fake": fake, "real": real}
+    )
 
-    return evaluation_keys(number)
+
+def test_what_a_segmenter_finds_in_generated_and_in_real_images(dataset):
+    brightness = lambda images: jnp.round((images[..., 0] + 1) * 127.5 / 80).astype(int)  # noqa: E731
+    segmenter = Segmenter(
+        predict=lambda images: jnp.minimum(brightness(images), CLASSES - 1),
+        truth=lambda labels: jnp.where(labels == 2, 255, labels),
+        num_classes=CLASSES,
+    )
+    task = make(segmenter=segmenter)
+    engine = Executor(task, dataset, 4, HOST)
+    state = engine.initial_state(1)
+    found = engine.evaluate(state, dataset.test)
+    fake = task.generate(state.state, jnp.asarray(dataset.test.labels), evaluation_keys(0))
+    for name, images in (
+        ("mean_iou", fake),
+        ("mean_iou_of_real", dataset.test.examples / 127.5 - 1),
+    ):
+        truth, predicted = dataset.test.labels, np.asarray(segmenter.predict(images))
+        counted = truth != 2
+        hit = [np.sum(counted & (truth == c) & (predicted == c)) for c in range(CLASSES)]
+        union = [np.sum(counted & ((truth == c) | (predicted == c))) for c in range(CLASSES)]
+        expected = np.mean([h / u for h, u in zip(hit, union, strict=True) if u])
+        assert found[name] == pytest.approx(expected)
+
+
+def test_pictures_are_label_maps_generated_and_real_images(dataset):
+    task = make()
+    engine = Executor(task, dataset, 4, HOST)
+    state = engine.initial_state(1)
+    made = engine.pictures(state)
+    assert list(made) == ["label map", "generated", "real"]
+    chosen = [0, 1, 2, 3, 4, 5, 6, 8]  # eight of nine, evenly
+    labels = dataset.test.labels[chosen]
+    np.testing.assert_array_equal(made["label map"], COLORS[labels])
+    np.testing.assert_array_equal(made["real"], np.repeat(dataset.test.examples[chosen], 3, -1))
+    fake = task.generate(state.state, jnp.asarray(labels), evaluation_keys(0))
+    expected = np.repeat(np.rint((np.asarray(fake) + 1) * 127.5), 3, -1)
+    assert np.abs(made["generated"] - expected).max() <= 1
+    assert made["generated"].dtype == np.uint8
+
+
+@pytest.mark.parametrize("plan", [HOST, DEVICE], ids=["host", "device"])
+@pytest.mark.parametrize("broken", ["generator", "discriminator"])
+def test_the_network_that_breaks_first_is_named(dataset, broken, plan):
+    task = make()
+    engine = Executor(task, dataset, 4, plan)
+    state = engine.initial_state(0)
+    network = state.state[broken]
+    # Finite, but the next product with it is not.
+    network = network.replace(params=jax.tree.map(lambda x: x.at[..., 0].set(1e38), network.params))
+    state = state.replace(state=state.state | {broken: network})
+    state = engine.train(state, batches(0, 12, 4, 0), plan.steps_per_dispatch, 0)
+    assert not finite.is_finite(state.sums)
+    found = engine.training_metrics(state)
+    assert list(found) == [f"step of the {broken}"] and np.isnan(found[f"step of the {broken}"])
 
 
 def test_nan_in_one_network_is_named(dataset):

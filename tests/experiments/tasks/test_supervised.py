@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from experiments.data.dataset import Dataset, Split
-from experiments.tasks.supervised import segmentation
+from experiments.tasks.segmentation import segmentation
 from experiments.training.execution import Executor
 from tests.experiments.small import HOST
 

@@ -22,13 +22,13 @@ def lines(workdir):
     return [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def points(workdir):
+def points(workdir, run="baseline"):
     """(name, step) of every point in TensorBoard's files, in order."""
     from tensorboardX.proto import event_pb2
 
     events = [
         event_pb2.Event.FromString(data)
-        for path in sorted(workdir.glob("tensorboard/baseline/seed_0/events*"))
+        for path in sorted(workdir.glob(f"tensorboard/{run}/seed_0/events*"))
         for data in tfrecord.records(path)
     ]
     return sorted((value.tag, event.step) for event in events for value in event.summary.value)

@@ -69,6 +69,8 @@ def build(config, dataset):
         discriminator_optimizer=discriminator,
         schedules={"generator_rate": rate, "discriminator_rate": other_rate},
         features=lambda images: images[:, ::4, ::4, 0].reshape(len(images), -1),
+        colors=np.array([[0, 0, 90], [250, 250, 0]], np.uint8),
+        final_train_examples=len(dataset.test),
     )
     return task, config.length
 

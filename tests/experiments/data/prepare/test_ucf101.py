@@ -372,13 +372,13 @@ def test_a_killed_run_goes_on_where_it_was(
         journal.write('["cut off in the mid')  # a line that was being written
 
     jobs = []
-    in_order = ucf101_prepare._in_order
+    in_order = ucf101_prepare.in_order
 
     def counted(run, function, todo, workers):
         jobs.append((function.__name__, len(todo)))
         return in_order(run, function, todo, workers)
 
-    monkeypatch.setattr(ucf101_prepare, "_in_order", counted)
+    monkeypatch.setattr(ucf101_prepare, "in_order", counted)
     prepare(original, data_dir)
     total = 2 * (9 + 3)
     done = {"counting": (11, 0), "decoding": (total, 11), "publishing": (total, total)}

@@ -1,0 +1,140 @@
+"""Trials as tasks of a Ray cluster: a lost worker's trial is started again from its checkpoint.
+
+The workdir must be on a disk that all hosts share. Each trial is one task on one GPU, or on one CPU
+where the cluster has no GPUs. Workers write checkpoints and TensorBoard events; the process that
+started the study writes everything else, and Ray shows there what the workers print.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from experiments.data.dataset import Dataset
+from experiments.system.errors import ConfigError, UserError
+from experiments.training.execution import Executor
+from experiments.training.loop import CheckpointPolicy, Trial, attempt
+from experiments.training.trial_files import OnDisk
+from experiments.training.workdir import Workdir
+
+RETRIES = 10  # of a trial whose worker is lost
+
+
+class Cluster:
+    """A Ray cluster. Use as a context manager.
+
+    Args:
+      address: of a cluster; "auto" takes the one that this machine belongs to, or starts one of
+        this machine alone.
+
+    Raises:
+      ConfigError: Ray is not installed, or there is no cluster at the address.
+    """
+
+    def __init__(self, address: str = "auto"):
+        self._address = address
+
+    def __enter__(self) -> Cluster:
+        try:
+            import ray
+        except ImportError as error:
+            raise ConfigError(
+                "cluster", self._address, "pip install 'channelflow[cluster]' first: it needs Ray"
+            ) from error
+        self._ray = ray
+        self._here = not ray.is_initialized()  # A caller may have connected before.
+        if self._here:
+            options: dict[str, Any] = {"logging_level": "ERROR"}
+            try:
+                ray.init(address=self._address, **options)
+            except (ConnectionError, ValueError) as error:
+                if self._address != "auto":
+                    raise ConfigError(
+                        "cluster",
+                        f"{self._address} ({str(error).splitlines()[0]})",
+                        "auto, or the HOST:PORT that `ray start --head` printed",
+                    ) from error
+                ray.init(include_dashboard=False, **options)
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._here:
+            self._ray.shutdown()
+
+    def results(
+        self,
+        jobs: Sequence[tuple[Any, Trial]],
+        build: Callable[..., Any],
+        dataset: Dataset,
+        folder: pathlib.Path,
+        policy: CheckpointPolicy,
+    ) -> Iterator[tuple[Trial, dict[str, Any], list[dict[str, Any]]]]:
+        """Trains every trial somewhere.
+
+        Args:
+          jobs: (configuration, trial) pairs.
+          build: see `study.train`.
+          dataset: sent to the cluster once; memory-mapped examples are opened there by their path.
+          folder: the workdir.
+          policy: when checkpoints are saved.
+
+        Yields:
+          (trial, its record for summary.json, its lines of metrics), as the trials end.
+
+        Raises:
+          UserError: a trial cannot be trained with what it was given, or lost `RETRIES` workers.
+        """
+        ray = self._ray
+        device = {"num_gpus": 1} if ray.cluster_resources().get("GPU") else {"num_cpus": 1}
+        remote = ray.remote(**device, max_retries=RETRIES)(_train)
+        shared = ray.put(dataset)
+        tasks = {
+            remote.remote(config, trial, build, shared, folder, policy): trial
+            for config, trial in jobs
+        }
+        try:
+            while tasks:
+                (ended, *_), _ = ray.wait(list(tasks), num_returns=1)
+                trial = tasks.pop(ended)
+                try:
+                    yield trial, *ray.get(ended)
+                except ray.exceptions.RayTaskError as error:
+                    if isinstance(error.cause, UserError):
+                        raise error.cause from None
+                    raise
+                except ray.exceptions.RayError as error:
+                    reason = str(error).strip().splitlines()[0]
+                    raise UserError(f"cluster: {trial.label} was lost ({reason})") from error
+        finally:
+            for task in tasks:  # After an error or Ctrl-C: what was saved stays.
+                ray.cancel(task, force=True)
+
+
+class _Worker(Workdir):
+    """The workdir as a worker sees it: lines of metrics are returned, not written."""
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        self.records: list[dict[str, Any]] = []
+
+    def replace_metrics(self, run: str, seed: int, records: list[dict[str, Any]]) -> None:
+        self.records = list(records)
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        self.records.append(record)
+
+
+def _train(
+    config: Any,
+    trial: Trial,
+    build: Callable[..., Any],
+    dataset: Dataset,
+    folder: pathlib.Path,
+    policy: CheckpointPolicy,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    task, length = build(config, dataset)
+    worker = _Worker(folder)
+    files = OnDisk(worker, trial.run, trial.seed, trial.identity, print)
+    executor = Executor(task, dataset, length.batch_size)
+    return attempt(executor, trial, files, policy), worker.records
