@@ -77,7 +77,7 @@ class OnDisk:
     def begin(self, step: int, records: list[dict[str, Any]]) -> None:
         self._best.discard_after(step)
         self._workdir.replace_metrics(self._run, self._seed, records)
-        self._events = tensorboard.Writer(self._workdir.tensorboard(self._run, self._seed), records)
+        self._events = tensorboard.Writer(self._shown, records, self._seen)
 
     def add(self, record: dict[str, Any], columns: Mapping[str, np.ndarray]) -> None:
         # Before the line of metrics, so that every line has its pictures.
