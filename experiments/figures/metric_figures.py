@@ -10,7 +10,11 @@ BASELINE = "L2"
 _WIDTHS, _STYLES, _ALPHAS = (1.2, 5.0, 1.6, 1.6, 1.2), ("-", "-", "-", "--", "-"), (1, 0.4, 1, 1, 1)
 
 
-def metrics(kernels: dict[str, np.ndarray], lines: dict[str, np.ndarray]) -> Figure:
+def metrics(
+    kernels: dict[str, np.ndarray],
+    lines: dict[str, np.ndarray],
+    title: str = "gradient of one row of a ResNet-56 kernel; grey: L2",
+) -> Figure:
     """Kernels, and one gradient along the output channels under each metric.
 
     In the upper row all kernels, and the same enlarged around 1, where re-weighted L2 and Sobolev
@@ -19,6 +23,7 @@ def metrics(kernels: dict[str, np.ndarray], lines: dict[str, np.ndarray]) -> Fig
     Args:
       kernels: by metric, (n,), the circular kernel that a gradient is convolved with.
       lines: by metric, (n,), the gradient; "L2" is the one that is compared with.
+      title: of the lower row.
     """
     others = [name for name in lines if name != BASELINE]
     figure = Figure(figsize=(2.4 * max(4, len(others)), 6.2), layout="constrained")
@@ -47,7 +52,7 @@ def metrics(kernels: dict[str, np.ndarray], lines: dict[str, np.ndarray]) -> Fig
         axis.set_title(name, fontsize=9)
         axis.set_xlabel("output channel", fontsize=8)
     panels[0].set_ylabel("gradient (relative)")
-    lower.suptitle("gradient of one row of a ResNet-56 kernel; grey: L2", fontsize=10)
+    lower.suptitle(title, fontsize=10)
     for axis in (whole, enlarged, *panels):
         axis.grid(alpha=0.3)
     return figure

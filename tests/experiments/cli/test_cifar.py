@@ -7,14 +7,14 @@ import pytest
 
 from experiments import data
 from experiments.cifar_resnet56 import CifarConfig, build
+from experiments.cli import cifar
 from experiments.data.normalize import normalizer
 from experiments.system.errors import ConfigError
 from experiments.tasks.augmentation import random_crop_and_flip
 from experiments.tasks.supervised import Supervised
 from experiments.training.execution import Executor, batches
 from experiments.training.settings import record, with_settings
-
-NEW = ("stochastic_depth", "cutout", "mixup")
+from tests.experiments.tiny import Tiny
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +26,23 @@ def config(**changes):
     return with_settings(CifarConfig(), {"depth": 8, "batch_size": 16, **changes})
 
 
-def parameters_after_steps(task, dataset, steps=3):
+def built(dataset, **changes):
+    """The task of the commands, with a network that compiles in a second."""
+    chosen = config(**changes)
+    parts = (chosen.optimizer, chosen.length, chosen.weight_decay, dataset, chosen.augmentation)
+    return cifar.build(Tiny(), *parts)[0]
+
+
+def after_steps(task, dataset, steps=3):
     run = Executor(task, dataset, 16)
     state, order = run.initial_state(0), batches(0, len(dataset.train), 16, 0)
     for _ in range(steps):
         state = run.train(state, order, 1, 0)
-    return jax.tree.leaves((state.state.params, state.state.collections)), run, state
+    return jax.tree.leaves(state.state), run, state
 
 
-def test_off_they_change_no_bit(dataset, quick_compilation):
-    task, _ = build(config(), dataset)
+def test_off_they_change_no_bit(dataset):
+    task = built(dataset)
     # The task as it was before there were such options.
     before = Supervised(
         model=task.model,
@@ -51,18 +58,20 @@ def test_off_they_change_no_bit(dataset, quick_compilation):
         normalize=normalizer(dataset.train),
         augment=random_crop_and_flip(flip=False),
     )  # fmt: skip
-    found, _, _ = parameters_after_steps(task, dataset)
-    expected, _, _ = parameters_after_steps(before, dataset)
+    found, _, _ = after_steps(task, dataset)
+    expected, _, _ = after_steps(before, dataset)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)
-    assert not set(NEW) & record(config()).keys()
+    assert not {"stochastic_depth", "cutout", "mixup"} & record(config()).keys()
 
 
-def test_on_they_train_and_are_recorded(dataset, quick_compilation):
+def test_on_they_train_and_are_recorded(dataset):
     on = {"stochastic_depth": 0.5, "cutout": 4, "mixup": 0.2}
     assert on.items() <= record(config(**on)).items()
-    task, _ = build(config(**on), dataset)
-    found, run, state = parameters_after_steps(task, dataset)
+    assert build(config(**on), dataset)[0].model.stochastic_depth == 0.5
+    found, run, state = after_steps(built(dataset, **on), dataset)
+    plain, _, _ = after_steps(built(dataset), dataset)
+    assert any(np.any(a != b) for a, b in zip(found, plain, strict=True))
     assert all(np.all(np.isfinite(leaf)) for leaf in found)
     # Accuracy of mixed labels while training, of classes in evaluation.
     assert 0 <= run.training_metrics(state)["accuracy"] <= 1
