@@ -1,6 +1,13 @@
-"""Settings that every test shares: eight simulated CPU devices, and no plots on a screen."""
+"""Settings that every test shares: eight simulated CPU devices, no plots on a screen, one cache.
+
+Most of the time of these tests is compiling, often of a program that another test compiled before.
+JAX keeps what it compiled in a folder for the length of a test run; the processes that tests start
+use it too. Each worker of pytest-xdist has its own, because JAX does not write its files atomically.
+"""
 
 import os
+import shutil
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
@@ -8,3 +15,11 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+_CACHE = tempfile.mkdtemp(prefix="compiled-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+
+def pytest_unconfigure():
+    shutil.rmtree(_CACHE, ignore_errors=True)

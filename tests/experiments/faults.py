@@ -101,7 +101,9 @@ FAULTS = {
 if __name__ == "__main__":
     name, fault = sys.argv[1:3]
     del sys.argv[1:3]
-    experiment = importlib.import_module(name).EXPERIMENT
     kind, _, count = fault.partition(":")
+    if kind in ("full", "large"):  # JAX would speak of its cache, which cannot be written either.
+        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    experiment = importlib.import_module(name).EXPERIMENT
     FAULTS[kind](int(count or 0))
     experiment.run()
