@@ -2,7 +2,7 @@
 
 Most of the time of these tests is compiling, often of a program that another test compiled before.
 JAX keeps what it compiled in a folder for the length of a test run; the processes that tests start
-use it too. Each worker of pytest-xdist has its own, because JAX does not write its files atomically.
+use it too. Each worker of pytest-xdist has its own: JAX does not write its files atomically.
 """
 
 import os
