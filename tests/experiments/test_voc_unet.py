@@ -37,6 +37,12 @@ def few_scenes(monkeypatch):
     monkeypatch.setattr(data, "load", few)
 
 
+@pytest.fixture
+def shallow(monkeypatch):
+    """ResNet-18 has one block in each layer: tracing and compiling are nearly all of the time."""
+    monkeypatch.setitem(resnet_encoder.BLOCKS, "resnet18", (1, 1, 1, 1))
+
+
 def config(**changes):
     return with_settings(command.UnetConfig(), {"batch_size": 2, "epochs": 1.0} | changes)
 
@@ -185,9 +191,9 @@ def test_where_metrics_act_in_transposed_convolutions(direction, transposed, exp
     assert by_name["decoder5/transposed_conv/bias"] is None
 
 
-def test_metrics_act_on_every_convolution_of_the_network():
+def test_metrics_act_on_every_convolution_of_the_network(shallow):
     dataset = type("Made", (), {"num_classes": 21, "example_shape": (64, 64, 3)})
-    model = command.network(config(), dataset)
+    model = command.network(config(encoder="resnet18"), dataset)
     shapes = jax.eval_shape(
         lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
     )["params"]
@@ -197,7 +203,7 @@ def test_metrics_act_on_every_convolution_of_the_network():
         assert found[path] == ((3,) if is_kernel else None)
 
 
-def test_pretrained_weights_are_where_training_begins(few_scenes, tmp_path):
+def test_pretrained_weights_are_where_training_begins(few_scenes, shallow, tmp_path):
     encoder = ResNetEncoder("resnet18")
     shapes = jax.eval_shape(
         lambda: encoder.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
