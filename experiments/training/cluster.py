@@ -7,7 +7,9 @@ started the study writes everything else, and Ray shows there what the workers p
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +21,14 @@ from experiments.training.trial_files import OnDisk
 from experiments.training.workdir import Workdir
 
 RETRIES = 10  # of a trial whose worker is lost
+
+
+@contextlib.contextmanager
+def forks_without_a_warning() -> Iterator[None]:
+    """Ray starts its processes by fork and exec, which JAX's warning about forks does not mean."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+        yield
 
 
 class Cluster:
@@ -45,18 +55,22 @@ class Cluster:
         self._ray = ray
         self._here = not ray.is_initialized()  # A caller may have connected before.
         if self._here:
-            options: dict[str, Any] = {"logging_level": "ERROR"}
-            try:
-                ray.init(address=self._address, **options)
-            except (ConnectionError, ValueError) as error:
-                if self._address != "auto":
-                    raise ConfigError(
-                        "cluster",
-                        f"{self._address} ({str(error).splitlines()[0]})",
-                        "auto, or the HOST:PORT that `ray start --head` printed",
-                    ) from error
-                ray.init(include_dashboard=False, **options)
+            with forks_without_a_warning():
+                self._connect()
         return self
+
+    def _connect(self) -> None:
+        options: dict[str, Any] = {"logging_level": "ERROR"}
+        try:
+            self._ray.init(address=self._address, **options)
+        except (ConnectionError, ValueError) as error:
+            if self._address != "auto":
+                raise ConfigError(
+                    "cluster",
+                    f"{self._address} ({str(error).splitlines()[0]})",
+                    "auto, or the HOST:PORT that `ray start --head` printed",
+                ) from error
+            self._ray.init(include_dashboard=False, **options)
 
     def __exit__(self, *_) -> None:
         if self._here:

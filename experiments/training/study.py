@@ -125,6 +125,8 @@ def train(
         "environment": environment.describe(),
     }
     with contextlib.ExitStack() as held:
+        # Before the folder is made: an address without a cluster leaves nothing.
+        workers = held.enter_context(Cluster(cluster)) if cluster is not None else None
         folder: Workdir | None = None  # Of several processes only the first one has it.
 
         def begin() -> dict[str, Any]:
@@ -198,18 +200,17 @@ def train(
             return attempt(executors.executor, trial, files, policy, notice)
 
         def results() -> Iterator[tuple[Trial, dict[str, Any]]]:
-            if cluster is None:
+            if workers is None:
                 for (_, trial), result in spread(jobs, work, devices):
                     yield trial, result
                 return
             assert folder is not None
-            with Cluster(cluster) as workers:
-                tasks = [(run.config, trial) for run, trial in jobs]
-                for trial, result, records in workers.results(
-                    tasks, build, dataset, folder.path, policy
-                ):
-                    folder.replace_metrics(trial.run, trial.seed, records)
-                    yield trial, result
+            tasks = [(run.config, trial) for run, trial in jobs]
+            for trial, result, records in workers.results(
+                tasks, build, dataset, folder.path, policy
+            ):
+                folder.replace_metrics(trial.run, trial.seed, records)
+                yield trial, result
 
         for trial, result in results():
             result["identity"] = earlier.short(trial.identity)

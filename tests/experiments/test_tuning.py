@@ -75,7 +75,7 @@ def test_the_trials_train_on_all_examples(study):
 def test_a_tuned_study_goes_on_where_it_stopped(study, monkeypatch):
     path, summary = study
     monkeypatch.setattr(
-        "experiments.training.study.train_trial", lambda *a, **k: pytest.fail("trained again")
+        "experiments.training.study.attempt", lambda *a, **k: pytest.fail("trained again")
     )
     arguments = ("--metric=l2,sobolev", *TUNE, "--trials=2", f"--workdir={path}")
     with pytest.raises(UserError, match="holds a run already"):

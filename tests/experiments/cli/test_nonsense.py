@@ -180,7 +180,7 @@ def no_work(monkeypatch):
         raise AssertionError("work began")
 
     for target in (
-        "experiments.training.study.train_trial",
+        "experiments.training.study.attempt",
         "experiments.ct_reconstruction.scan",
         "experiments.benchmarks.channel_grad.in_turns",
         "experiments.benchmarks.convnet3d.in_turns",

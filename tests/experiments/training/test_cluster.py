@@ -13,6 +13,7 @@ import pytest
 from experiments.system.errors import ConfigError, UserError
 from experiments.system.progress import Progress
 from experiments.training.checkpoints import read_latest
+from experiments.training.cluster import forks_without_a_warning
 from experiments.training.config import Length
 from experiments.training.loop import CheckpointPolicy
 from experiments.training.study import Run, train
@@ -30,8 +31,9 @@ def address():
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(pathlib.Path(__file__).resolve().parents[3])
     os.environ["RAY_worker_niceness"] = "0"  # Else anything beside it starves the workers.
-    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    nodes.add_node(num_cpus=1)
+    with forks_without_a_warning():
+        nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        nodes.add_node(num_cpus=1)
     yield nodes.address
     nodes.shutdown()
     del os.environ["PYTHONPATH"]
