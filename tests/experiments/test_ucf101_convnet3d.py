@@ -292,16 +292,6 @@ def test_bad_flags(run_main, tmp_path, arguments, message):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("fault", ["interrupt:1", "swallowed:1"])
-def test_interruption_is_one_line_that_tells_how_to_go_on(tmp_path, run_process, fault):
-    arguments = (*SMALL, f"--workdir={tmp_path}/w")
-    stopped = run_process("ucf101_convnet3d", fault, *arguments)
-    assert stopped.returncode == 130 and "Traceback" not in stopped.stderr
-    assert stopped.stderr.splitlines()[-1].startswith("error: interrupted; go on with --workdir=")
-    resumed = run_process("ucf101_convnet3d", "no", *arguments, "--resume")
-    assert resumed.returncode == 0 and "nothing to resume" not in resumed.stdout
-
-
 def test_resuming_where_nothing_is_says_so(tmp_path, run_main, capsys):
     run_main("ucf101_convnet3d", *SMALL, f"--workdir={tmp_path}/w", "--resume")
     assert f"nothing to resume in {tmp_path}/w" in capsys.readouterr().out
