@@ -265,9 +265,11 @@ def test_reading_workdirs(tmp_path):
     (column,) = studies.join([whole, early])
     assert column.missing == {"l2": [1]}
     (folder / "summary.json").write_text(json.dumps(whole.summary))
-    (folder / "metrics.jsonl").write_text('{"run": "l2", "seed": 0}\n{"run": "l')
+    line = {"run": "l2", "seed": 0, "step": 1, "epoch": 0.5}
+    # A kill cut the second line, and the third is none of a training.
+    (folder / "metrics.jsonl").write_text(json.dumps(line) + '\n{"run": "l\n{"step": "a"}')
     got = studies.read(str(folder))
-    assert got.summary == whole.summary and got.metrics == [{"run": "l2", "seed": 0}]
+    assert got.summary == whole.summary and got.metrics == [line]
     (folder / "summary.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
         studies.read(str(folder))

@@ -49,7 +49,7 @@ class Two(Config):
         (MetricConfig, "direction", dict(name="sobolev", direction="sideways")),
         (MetricConfig, "layers", dict(name="sobolev", layers="dense")),
         (OptimizerConfig, "optimizer", dict(name="lion")),
-        (OptimizerConfig, "schedule", dict(schedule="linear")),
+        (OptimizerConfig, "schedule", dict(schedule="wavy")),
         (OptimizerConfig, "learning_rate", dict(learning_rate=0.0)),
         (OptimizerConfig, "momentum", dict(momentum=1.0)),
         (Length, "batch_size", dict(batch_size=0)),
