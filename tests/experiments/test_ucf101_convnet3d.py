@@ -290,8 +290,3 @@ def test_bad_flags(run_main, tmp_path, arguments, message):
         run_main("ucf101_convnet3d", *SMALL, f"--workdir={tmp_path}/w", *arguments)
     assert str(caught.value).startswith(message)
     assert not list(tmp_path.iterdir())
-
-
-def test_resuming_where_nothing_is_says_so(tmp_path, run_main, capsys):
-    run_main("ucf101_convnet3d", *SMALL, f"--workdir={tmp_path}/w", "--resume")
-    assert f"nothing to resume in {tmp_path}/w" in capsys.readouterr().out

@@ -130,7 +130,7 @@ def test_a_kernel_sharded_along_any_axis(kind, axis):
 
 @pytest.mark.parametrize(
     ("solver", "temporal"),
-    [("auto", True), ("auto", False), ("sparse_cg", False), ("sparse_direct", True)],
+    [("auto", True), ("sparse_cg", False), ("sparse_direct", True)],
 )
 def test_inside_shard_map(solver, temporal):
     """At its default check_vma=True: loops and derivative rules agree about what varies."""

@@ -191,3 +191,8 @@ def test_rows_and_lines_of_another_shape_are_made_again(copied, capsys):
     assert rows(run(workdir, "--resume")) == rows(before)
     assert lines(workdir) == expected
     assert "1 unreadable lines removed" in capsys.readouterr().out
+
+
+def test_resuming_where_nothing_is_says_so(tmp_path, capsys):
+    run(tmp_path / "w", "--resume")
+    assert f"nothing to resume in {tmp_path}/w" in capsys.readouterr().out
