@@ -14,6 +14,18 @@ import jax
 import jax.numpy as jnp
 
 
+def max_pool_2x2(x: jax.Array) -> jax.Array:
+    """The maximum of each 2x2 block of `x` (batch, height, width, channels), without overlap.
+
+    The same as nn.max_pool(x, (2, 2), strides=(2, 2)), but that a tie divides the gradient. XLA's
+    gradient of a pooling window is slow on a CPU: a training step takes 0.8 of the time with this.
+    """
+    height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
+    x = x[:, :height, :width]
+    x = jnp.maximum(x[:, 0::2], x[:, 1::2])
+    return jnp.maximum(x[:, :, 0::2], x[:, :, 1::2])
+
+
 class SmallCNN(nn.Module):
     """Two 5x5 convolutions, each with ReLU and 2x2 maximum pooling, and one dense layer.
 
@@ -49,5 +61,5 @@ class SmallCNN(nn.Module):
                 dtype=self.dtype,
                 kernel_init=nn.initializers.he_normal(),
             )(x)
-            x = nn.max_pool(nn.relu(x), (2, 2), strides=(2, 2))
+            x = max_pool_2x2(nn.relu(x))
         return nn.Dense(self.num_classes)(x.reshape(len(x), -1).astype(jnp.float32))

@@ -1,10 +1,11 @@
 """The two-layer network of the smoothness sweep: its layers and what it computes."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.models.smallcnn import SmallCNN
+from experiments.models.smallcnn import SmallCNN, max_pool_2x2
 
 
 def test_the_papers_network_has_50_and_100_filters_of_5x5():
@@ -44,3 +45,15 @@ def test_it_computes_what_its_layers_say_in_either_dtype():
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
     assert rounded.dtype == jnp.float32
     assert 0 < np.abs(rounded - logits).max() < 0.05 * np.abs(expected).max()
+
+
+def test_the_pooling_and_its_gradient_are_those_of_a_window_that_moves_by_two():
+    rng = np.random.default_rng(2)
+    images, weights = np.float32(rng.normal(size=(2, 7, 6, 3))), rng.normal(size=(2, 3, 3, 3))
+
+    def pooled(pool):
+        return jax.jit(jax.value_and_grad(lambda x: jnp.sum(np.float32(weights) * pool(x))))(images)
+
+    ours, theirs = pooled(max_pool_2x2), pooled(lambda x: nn.max_pool(x, (2, 2), strides=(2, 2)))
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5)
+    np.testing.assert_array_equal(ours[1], theirs[1])
