@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,13 @@ import jax
 import numpy as np
 
 
-def in_turns(calls: dict[str, Callable[[], Any]], turns: int) -> dict[str, np.ndarray]:
+def in_turns(
+    calls: dict[str, Callable[[], Any]],
+    turns: int,
+    *,
+    seconds: float = math.inf,
+    warm: int = 2,
+) -> dict[str, np.ndarray]:
     """Seconds of each call, (turns,); every turn makes all calls, one after another.
 
     The order is new in every turn, because a call is up to a third faster or slower depending on
@@ -18,7 +25,9 @@ def in_turns(calls: dict[str, Callable[[], Any]], turns: int) -> dict[str, np.nd
 
     Args:
       calls: by name; the time until their results are ready is measured.
-      turns: number of turns.
+      turns: number of turns, one or more.
+      seconds: no turn begins later than this; the first one always does.
+      warm: how often each call is made before.
 
     Example:
       >>> seconds = in_turns({"a": lambda: 1, "b": lambda: 2}, turns=3)
@@ -27,15 +36,17 @@ def in_turns(calls: dict[str, Callable[[], Any]], turns: int) -> dict[str, np.nd
     """
     order = np.random.default_rng(0)
     for call in calls.values():
-        jax.block_until_ready(call())
-        jax.block_until_ready(call())
-    seconds = {name: np.zeros(turns) for name in calls}
-    for turn in range(turns):
+        for _ in range(warm):
+            jax.block_until_ready(call())
+    measured = {name: np.zeros(turns) for name in calls}
+    done, begin = 0, time.perf_counter()
+    while done < turns and (not done or time.perf_counter() - begin < seconds):
         for name in order.permutation(list(calls)):
             start = time.perf_counter()
             jax.block_until_ready(calls[name]())
-            seconds[name][turn] = time.perf_counter() - start
-    return seconds
+            measured[name][done] = time.perf_counter() - start
+        done += 1
+    return {name: times[:done] for name, times in measured.items()}
 
 
 def quartiles(values: np.ndarray) -> dict[str, float]:
