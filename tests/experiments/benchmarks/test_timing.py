@@ -13,5 +13,11 @@ def test_calls_are_made_in_turns():
     assert all(times.shape == (3,) and (times > 0).all() for times in seconds.values())
 
 
+def test_no_turn_begins_after_the_time_is_over():
+    made = []
+    seconds = timing.in_turns({"a": lambda: made.append("a")}, 5, seconds=0.0, warm=0)
+    assert made == ["a"] and seconds["a"].shape == (1,)
+
+
 def test_quartiles():
     assert timing.quartiles(np.array([1.0, 2, 3, 4, 5])) == {"median": 3, "low": 2, "high": 4}
