@@ -13,7 +13,7 @@ one after another there too.)
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -147,6 +147,16 @@ class Executor:
             state = self._one_step(state, batch, seed)
         return state
 
+    def program(self, steps: int) -> tuple[Callable[..., TrainState], tuple[Any, ...]]:
+        """What one dispatch of `steps` steps runs, and its arguments as shapes.
+
+        For compiling it elsewhere; the plan must keep the examples on the device.
+        """
+        state = jax.eval_shape(lambda: self.initial_state(0))
+        order = jax.ShapeDtypeStruct((steps, self.batch_size), jnp.int32)
+        seed = jax.ShapeDtypeStruct((), jnp.int32)
+        return self._scan, (state, *map(_shape, (self._examples, self._labels)), order, seed)
+
     def evaluate(self, state: TrainState, split: Split) -> dict[str, float]:
         """The task's metrics over every example of the split (the last batch is padded)."""
         fitting = max(1, EVALUATION_BYTES // max(1, int(np.prod(split.examples.shape[1:]))))
@@ -193,6 +203,10 @@ class Executor:
 
     def _evaluation_step(self, state, batch, mask, number):
         return self.task.evaluation_step(state, batch, mask, evaluation_keys(number))
+
+
+def _shape(array: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
 def _added(sums: list[Any]) -> Any:
