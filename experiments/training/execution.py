@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data.dataset import Dataset, Split
+from experiments.training.networks import with_norms_of
 from experiments.training.sharding import BatchSharding, one_step
 from experiments.training.state import TrainState, evaluation_keys, initial_state
 from experiments.training.task import Batch, Rows, Task
@@ -196,10 +197,15 @@ class Executor:
         return values if self._sharding is None else self._sharding.divided(values, axis)
 
     def _scan(self, state, examples, labels, order, seed):
-        def body(state, chosen):
-            return self._step(state, Batch(examples[chosen], labels[chosen]), seed), None
+        def step(state, chosen):
+            return self._step(state, Batch(examples[chosen], labels[chosen]), seed)
 
-        return jax.lax.scan(body, state, order)[0]
+        # Norms are read after a dispatch only, so all steps but the last go without them.
+        def without_norms(state, chosen):
+            new = step(state, chosen)
+            return new.replace(state=with_norms_of(new.state, state.state)), None
+
+        return step(jax.lax.scan(without_norms, state, order[:-1])[0], order[-1])
 
     def _evaluation_step(self, state, batch, mask, number):
         return self.task.evaluation_step(state, batch, mask, evaluation_keys(number))
