@@ -38,7 +38,7 @@ COLUMNS = (
 def define(values: flags.FlagValues) -> None:
     """Defines the flags."""
     where: dict[str, Any] = {"flag_values": values, "module_name": "gpu_compile"}
-    flags.DEFINE_enum("gpu", "h100", list(gpus.GPUS), "The GPU to compile for.", **where)
+    flags.DEFINE_string("gpu", "h100", f"Compile for: {', '.join(gpus.GPUS)}.", **where)
     flags.DEFINE_list(
         "programs", ["*"],
         f"Names of programs, with * for any text: {'; '.join(gpu_programs.PROGRAMS)}.", **where,
@@ -77,7 +77,7 @@ def chosen(patterns: list[str]) -> list[str]:
     Raises:
       ConfigError: a pattern matches none.
     """
-    for pattern in patterns:
+    for pattern in patterns or [""]:
         if not fnmatch.filter(gpu_programs.PROGRAMS, pattern):
             raise ConfigError("programs", pattern, ", ".join(gpu_programs.PROGRAMS))
     return [

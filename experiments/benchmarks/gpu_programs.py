@@ -163,7 +163,7 @@ PROGRAMS: dict[str, tuple[int, Callable[[list[Any]], Program]]] = {
         for on in (False, True)
     },
     **{
-        f"resnet56 on {DEVICES} devices, {which} statistics": (
+        f"resnet56 on {DEVICES} devices with {which} statistics": (
             DEVICES,
             lambda devices, which=which: divided(devices, which),
         )

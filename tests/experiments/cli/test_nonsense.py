@@ -38,6 +38,7 @@ COMMANDS = {
     "analysis.optflow_figures": ("--figures=2",),
     "benchmarks.channel_grad": ("--quick",),
     "benchmarks.convnet3d": (),
+    "benchmarks.gpu_compile": (),
     "benchmarks.optflow": ("--quick",),
 }
 # The name in front of the flags, by command and flag ("" for the other flags).
