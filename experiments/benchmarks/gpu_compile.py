@@ -91,10 +91,11 @@ def counted(name: str, gpu: gpus.GPU) -> dict[str, Any]:
     """The counts of one program; of a scanned one, those of a step."""
     count, make = gpu_programs.PROGRAMS[name]
     devices = gpu_programs.topology(gpu, count)
-    program = make(devices)
-    start = time.perf_counter()
-    compiled = gpu_programs.compiled(program, devices)
-    seconds = time.perf_counter() - start
+    with gpu_programs.gpu_path():
+        program = make(devices)
+        start = time.perf_counter()
+        compiled = gpu_programs.compiled(program, devices)
+        seconds = time.perf_counter() - start
     part = hlo.read(compiled.as_text())
     loop = part.longest_loop() if program.scanned else None
     return {

@@ -66,9 +66,14 @@ def topology(gpu: GPU, devices: int = 1) -> list[Any]:
 
 @contextlib.contextmanager
 def gpu_path() -> Iterator[None]:
-    """Code that asks for the default backend while it is traced is told "gpu"."""
+    """Code that asks for the default backend while it is traced is told "gpu".
+
+    What was traced before is forgotten, and what is traced inside is forgotten at the end.
+    """
+    jax.clear_caches()
     with unittest.mock.patch.object(jax, "default_backend", lambda: "gpu"):
         yield
+    jax.clear_caches()
 
 
 def noise(shape: tuple[int, ...], examples: int) -> Dataset:
@@ -189,9 +194,8 @@ def _placed(tree: Any, sharding: Any) -> Any:
 
 
 def compiled(program: Program, devices: list[Any]) -> Any:
-    """The program, compiled for these devices."""
+    """The program, compiled for these devices; to be called inside `gpu_path`, as what made it."""
     arguments = program.arguments
     if len(devices) == 1:
         arguments = _placed(arguments, jax.sharding.SingleDeviceSharding(devices[0]))
-    with gpu_path():
-        return jax.jit(program.function, donate_argnums=program.donated).lower(*arguments).compile()
+    return jax.jit(program.function, donate_argnums=program.donated).lower(*arguments).compile()
