@@ -36,24 +36,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from channel_grad import _thresholds
 from channel_grad._axes import normalize_axes
 from channel_grad._prefix import apply_prefix, product
 from channel_grad._sharding import several_devices
+from channel_grad._thresholds import value_of
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Inexact
 
 METHODS = ("auto", "dense", "fft", "prefix")
-
-# The longest axis for which each method is chosen; beyond the last one it is the FFT. "prefix"
-# applies to GreenCirculant alone. CPU: measured by experiments/bench_channel_grad.py. Others: not
-# measured, from principle: a dense product costs little more than its memory traffic there, and
-# short kernels launched one by one cost more.
-_DENSE_UP_TO = {"cpu": 48, "other": 512}
-_DENSE_UP_TO_WITHOUT_PREFIX = {"cpu": 128, "other": 1024}
-# With several devices an axis may be sharded, and an FFT gathers arrays that a product does not.
-_DENSE_UP_TO_ON_SEVERAL_DEVICES = 4096
-_PREFIX_UP_TO = 4096
 
 # Sums over lines longer than this are scaled, so that they do not overflow where the result does
 # not. For shorter ones it would cost more (13 % of an FFT, 40 % of a mean) than it is worth.
@@ -198,10 +190,11 @@ def _choose(operator: Circulant, n: int, method: str) -> str:
             "method: got 'prefix', which serves the L2, re-weighted L2 and Sobolev gradients; "
             "accepted here: auto, dense, fft"
         )
-    if method == "prefix" and n > _PREFIX_UP_TO and not _is_closed_form(operator):
+    longest = value_of(_thresholds.PREFIX_UP_TO)
+    if method == "prefix" and n > longest and not _is_closed_form(operator):
         raise ValueError(
             f"method: got 'prefix' for an axis of length {n}; accepted: lengths up to "
-            f"{_PREFIX_UP_TO}, or method='fft'"
+            f"{longest}, or method='fft'"
         )
     if method != "auto":
         return method
@@ -209,17 +202,16 @@ def _choose(operator: Circulant, n: int, method: str) -> str:
         return "prefix"
     if n <= _dense_up_to(has_prefix):
         return "dense"
-    return "prefix" if has_prefix and n <= _PREFIX_UP_TO else "fft"
+    return "prefix" if has_prefix and n <= longest else "fft"
 
 
 def _dense_up_to(has_prefix: bool) -> int:
     """The longest axis for which "auto" chooses the dense product."""
-    backend = "cpu" if jax.default_backend() == "cpu" else "other"
     if has_prefix:
-        return _DENSE_UP_TO[backend]
+        return value_of(_thresholds.DENSE_UP_TO)
     if several_devices():
-        return _DENSE_UP_TO_ON_SEVERAL_DEVICES
-    return _DENSE_UP_TO_WITHOUT_PREFIX[backend]
+        return value_of(_thresholds.DENSE_UP_TO_ON_SEVERAL_DEVICES)
+    return value_of(_thresholds.DENSE_UP_TO_WITHOUT_PREFIX)
 
 
 def _offsets(n: int) -> np.ndarray:

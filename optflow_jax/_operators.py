@@ -22,10 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# Above these sizes one way of applying K^-1 gives way to the next; measured on CPU (see
-# `Parity.inverse`).
-_DENSE_UP_TO = 32
-_MODES_UP_TO = 144
+from optflow_jax import _thresholds
+from optflow_jax._thresholds import value_of
 
 # Accelerators would otherwise round float32 factors to fewer bits.
 matmul = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
@@ -134,11 +132,12 @@ class Parity:
         diagonalisation").
         """
         frames, height, width = self.shape
-        if frames == 1 and height * width <= 4 * _MODES_UP_TO or self.size <= _DENSE_UP_TO:
+        dense, modes = map(value_of, (_thresholds.DENSE_UP_TO, _thresholds.MODES_UP_TO))
+        if frames == 1 and height * width <= 4 * modes or self.size <= dense:
             return matmul(self.dense.astype(x.dtype), x)
         time = self.time.astype(x.dtype)
         y = matmul(time.T, x.reshape(frames, -1))
-        if height * width <= _MODES_UP_TO:
+        if height * width <= modes:
             y = matmul(self.modes.astype(x.dtype), y.reshape(frames, height * width, -1))
         else:
             y = self._diagonalise(y.reshape(frames, height, -1))

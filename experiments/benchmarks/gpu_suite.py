@@ -122,6 +122,7 @@ def _compiled_programs() -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as folder:
         jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
         try:
             yield folder
         finally:

@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from optflow_jax import _thresholds
 from optflow_jax._solvers import _cg, _cholesky
 from optflow_jax._solvers._problem import Problem, Solution, judge
+from optflow_jax._thresholds import Threshold, value_of
 
 
 def _solve_sparse_cg(problem: Problem) -> Solution:
@@ -36,16 +38,16 @@ class Step(NamedTuple):
 
     Attributes:
         solve: from a `Problem` to a `Solution`.
-        up_to: the largest parity class, in pixels, that it is used for as a second or later step.
+        up_to: the largest parity class, in pixels, that it is used for as a second or later step,
+            by backend; None for any.
     """
 
     solve: Callable[[Problem], Solution]
-    up_to: float = float("inf")
+    up_to: dict[str, Threshold] | None = None
 
 
 _CG = Step(_cg.solve)
-# A class of 2048 pixels takes 17 MB in float32 to factor, and seconds on a laptop.
-_CHOLESKY = Step(_cholesky.solve, up_to=2048)
+_CHOLESKY = Step(_cholesky.solve, _thresholds.RESCUE_PIXELS)
 
 # Each name stands for steps that are tried in order, the later ones for the filters that the
 # earlier ones left unsolved. "auto" begins with "cg" on a CPU: there it is faster than "cholesky"
@@ -58,11 +60,6 @@ SOLVERS: dict[str, tuple[Step, ...]] = {
     "sparse_cg": (Step(_solve_sparse_cg),),
     "sparse_direct": (Step(_solve_sparse_direct),),
 }
-
-
-# The largest parity class, in pixels, and the most elements of all matrices together, for which
-# "auto" factors at once on an accelerator. Not measured yet on any.
-_DIRECT_PIXELS, _DIRECT_ELEMENTS = 256, 2**27
 
 
 def _steps(name: str, classes: list[int], filters: int) -> tuple[Step, ...]:
@@ -80,8 +77,9 @@ def _steps(name: str, classes: list[int], filters: int) -> tuple[Step, ...]:
         filters: the number of systems.
     """
     elements = filters * sum(size**2 for size in classes)
-    small = max(classes) <= _DIRECT_PIXELS and elements <= _DIRECT_ELEMENTS
-    if name == "auto" and jax.default_backend() != "cpu" and small:
+    pixels = value_of(_thresholds.DIRECT_PIXELS)
+    small = max(classes) <= pixels and elements <= value_of(_thresholds.DIRECT_ELEMENTS)
+    if name == "auto" and small:
         return (_CHOLESKY,)
     return SOLVERS[name]
 
@@ -121,7 +119,7 @@ def run(problem: Problem, name: str) -> tuple[Solution, jax.Array]:
     solution = first.solve(safe)
     good = judge(safe, solution)
     for step in others:
-        if max(classes) <= step.up_to:
+        if step.up_to is None or max(classes) <= value_of(step.up_to):
             solution, good = _rescue(safe, step, solution, good)
     factor = jnp.where(finite, size, jnp.nan)
     return Solution(solution.z * factor, solution.uv * factor, solution.iterations), finite & good

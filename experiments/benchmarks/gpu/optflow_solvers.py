@@ -78,6 +78,7 @@ def _set(
     return {
         "milliseconds": {s: quartiles(1e3 * t) for s, t in times.items()},
         "compile_seconds": made,
+        "fastest": min(medians, key=lambda solver: medians[solver], default=None),
         "over_sparse_direct": {s: t / sparse for s, t in medians.items()} if sparse else {},
         "memory_floor_milliseconds": floor,
         "over_memory_floor": {s: 1e3 * t / floor for s, t in medians.items()} if floor else {},

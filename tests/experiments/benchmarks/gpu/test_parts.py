@@ -1,6 +1,7 @@
 """Each part at tiny sizes on the CPU: what its results hold; speed is not tested."""
 
 import dataclasses
+import functools
 import json
 import threading
 from typing import Any
@@ -20,11 +21,13 @@ from experiments.benchmarks.gpu import (
     timed,
     torch_step,
     training_step,
+    trainings,
     trials,
 )
 from experiments.benchmarks.gpu.clock import Clock
 from experiments.benchmarks.gpu.trainings import Training, config
 from experiments.data import digits
+from experiments.training.execution import Executor, Plan
 
 TINY = dataclasses.replace(
     setup.REDUCED,
@@ -88,6 +91,19 @@ def test_training_step(tiny):
     assert results["torch"] == {"why_not": "not measured on a CPU"}
     assert isinstance(tiny.kept["l2"], Training)
     assert dict(training_step.rows(results))["PyTorch"] == "not measured on a CPU"
+
+
+def test_a_dispatch_of_many_steps_costs_as_much_as_one_step(tiny, monkeypatch):
+    """An accelerator's plan: the analysis sees the steps of a scan once."""
+    one = tiny.kept["l2"].cost()
+    plan = Plan(steps_per_dispatch=3, device_resident=True)
+    monkeypatch.setattr(trainings, "Executor", functools.partial(Executor, plan=plan))
+    training = Training(config(tiny, "l2", 4), tiny.dataset)
+    training()
+    assert training.steps == 3 and training.images == 12
+    many = training.cost()
+    assert many["flop"] == pytest.approx(one["flop"], rel=0.2)
+    assert many["bytes"] == pytest.approx(one["bytes"], rel=0.5)
 
 
 def test_an_unknown_device_has_no_roofline(tiny, monkeypatch):
