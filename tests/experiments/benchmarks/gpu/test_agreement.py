@@ -14,7 +14,7 @@ from experiments.benchmarks.gpu.clock import Clock
 from optflow_jax import penalties
 
 # Groups that compile quickly; the tests of the libraries hold the others to float64 too.
-QUICK = ("penalties", "correlation", "optflow cg")
+QUICK = ("metrics", "penalties", "correlation", "optflow cg")
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +22,9 @@ def groups():
     return agreement.groups()
 
 
-@pytest.mark.parametrize(
-    ("group", "dtype"),
-    [*((group, "float32") for group in QUICK), ("metrics", "float32"), ("penalties", "bfloat16")],
-)
-def test_the_libraries_agree_with_the_equations(groups, group, dtype):
-    rows = agreement.check(groups[group], dtype)
+@pytest.mark.parametrize("group", QUICK)
+def test_the_libraries_agree_with_the_equations(groups, group):
+    rows = agreement.check(groups[group], "float32")
     assert len(rows) == len(groups[group])
     assert {name: row for name, row in rows.items() if not row["passed"]} == {}
 
@@ -44,6 +41,12 @@ def test_the_exact_numbers_are_those_of_the_paper_s_method():
 
 def chosen(*names):
     return [c for c in cases_optflow.penalty_cases() if c.name.removeprefix("penalties.") in names]
+
+
+def test_bfloat16_has_a_tolerance_of_its_own():
+    rows = agreement.check(chosen("l1", "prox_l1"), "bfloat16")
+    assert all(row["passed"] and row["tolerance"] == 1e-2 for row in rows.values())
+    assert rows["penalties.l1"]["error"] > 1e-5  # the rounding of the result
 
 
 def test_a_wrong_function_fails(monkeypatch):

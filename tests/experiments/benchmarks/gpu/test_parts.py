@@ -222,11 +222,16 @@ def test_paired(tiny):
     paired.measure(tiny, Clock(1e-9), results)
     assert results["left_out"] and not (tiny.out / "training").exists()
     results = {}
-    clock = Clock(600, now=iter([0.0] * 2 + [595.0] * 9).__next__)
+    clock = Clock(600, now=iter([0.0] * 5 + [600.0] * 9).__next__)
     paired.measure(tiny, clock, results)
     assert results["test_accuracy"].keys() == set(paired.METRICS)
     assert all(len(found) == 1 for found in results["test_accuracy"].values())
     assert (tiny.out / "training" / "summary.json").exists()
+    again = {}
+    paired.measure(tiny, Clock(600, now=iter([0.0] * 3 + [600.0] * 9).__next__), again)
+    assert again["test_accuracy"].keys() == {"l2"}
+    assert again["left_out"] == ["reweighted_l2", "sobolev"]
+    assert again["test_accuracy"]["l2"] == results["test_accuracy"]["l2"]
     assert "mean of 1" in paired.rows(json_of(results))[0][1]
 
 
