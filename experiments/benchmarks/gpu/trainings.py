@@ -83,18 +83,20 @@ class Training:
         The analysis counts the body of a scan once, and a dispatch is a scan and one step more, so
         the program of several steps counts as two. On a GPU it knows nothing of the convolutions
         that cuDNN runs, so FLOP are those of the program before it was optimised if they are more.
+        Bytes may count the examples that stay on the device as read in every step:
+        "resident_bytes" says how many that are.
         """
         executor, train, seed = self.executor, self._dataset.train, self._seed
         if executor.plan.device_resident:
             order = jax.numpy.zeros((self.steps, executor.batch_size), jax.numpy.int32)
             arguments = (executor._examples, executor._labels, order, seed)
             lowered = executor._many_steps.lower(self._state, *arguments)
-            counted = min(self.steps, 2)
+            counted, resident = min(self.steps, 2), executor._examples.nbytes
         else:
             one = slice(executor.batch_size)
             batch = Batch(train.examples[one], train.labels[one])
             lowered = executor._one_step.lower(self._state, batch, seed)
-            counted = 1
+            counted, resident = 1, 0
         compiled = _analysis(lowered.compile().cost_analysis(), counted)
         before = _analysis(lowered.cost_analysis(), counted)
         return {
@@ -102,6 +104,7 @@ class Training:
             "bytes": compiled["bytes accessed"],
             "flop_of_the_compiled_program": compiled["flops"],
             "bytes_before_fusion": before["bytes accessed"],
+            "resident_bytes": resident,
         }
 
 

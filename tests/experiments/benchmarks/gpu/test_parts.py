@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -104,7 +105,10 @@ def test_a_dispatch_of_many_steps_costs_as_much_as_one_step(tiny, monkeypatch):
     assert training.steps == 3 and training.images == 12
     many = training.cost()
     assert many["flop"] == pytest.approx(one["flop"], rel=0.2)
-    assert many["bytes"] == pytest.approx(one["bytes"], rel=0.5)
+    # XLA may count the examples that stay on the device as read in every step.
+    resident = tiny.dataset.train.examples.nbytes
+    assert many["resident_bytes"] == resident and one["resident_bytes"] == 0
+    assert 0.5 * one["bytes"] < many["bytes"] < 1.5 * one["bytes"] + resident
 
 
 def test_an_unknown_device_has_no_roofline(tiny, monkeypatch):
@@ -148,6 +152,9 @@ def test_sobolev(tiny):
 
 def test_optflow(tiny, monkeypatch):
     monkeypatch.setattr(optflow_solvers, "SOLVERS", ("cg", "sparse_direct"))
+    # Tested elsewhere; they take seconds to compile.
+    cheap = jax.jit(lambda filters: (jnp.sum(filters, axis=(1, 2, 3)), filters))
+    monkeypatch.setattr(optflow_solvers, "ours", lambda solver: cheap)
     monkeypatch.setattr(optflow_solvers, "SPARSE_PIXELS", 18)  # those of the first set
     results = {}
     optflow_solvers.measure(tiny, Clock(600), results)
