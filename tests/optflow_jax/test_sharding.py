@@ -13,9 +13,9 @@ from jax.sharding import PartitionSpec as P
 import optflow_jax
 
 COLLECTIVES = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
-# Compiling is nearly all of the time here. XLA's older code generator takes a third of it; what is
-# communicated, and which device solves what, is decided before any code is generated. The numbers of
-# one device are tested elsewhere, by the code that users get.
+# Compiling is nearly all of the time here, and XLA's older code generator takes a third of it. What
+# is communicated, and which device solves what, is decided before any code is generated. The other
+# tests of the numbers use the code that users get.
 jit = functools.partial(jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": False})
 KINDS = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 
