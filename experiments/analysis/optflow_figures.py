@@ -162,8 +162,9 @@ def figure4() -> Drawn:
     middle = int(np.flatnonzero(steps == 0.1)[0])
     numbers = {
         "caption": f"{STEPPED} random 7x7x7 filters after one step along the negative gradient of "
-        f"the cost. At a step of 0.1 the cost falls by {100 * (1 - np.median(costs[middle])):.1f} % "
-        f"and the norm by {100 * (1 - np.median(norms[middle])):.1f} % (medians).",
+        "the cost. At a step of 0.1 the cost falls by "
+        f"{100 * (1 - np.median(costs[middle])):.1f} % and the norm by "
+        f"{100 * (1 - np.median(norms[middle])):.1f} % (medians).",
         "steps": steps, "relative_cost": costs, "relative_norm": norms,
     }  # fmt: skip
     return numbers, figures.after_a_step(steps, costs, norms)
