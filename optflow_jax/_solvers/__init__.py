@@ -8,9 +8,10 @@ measure whichever solver it was.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jax import lax
 
@@ -62,7 +63,7 @@ SOLVERS: dict[str, tuple[Step, ...]] = {
 }
 
 
-def _steps(name: str, classes: list[int], filters: int) -> tuple[Step, ...]:
+def _steps(name: str, classes: list[int], filters: Any) -> tuple[Step, ...]:
     """The steps of a solver on this backend.
 
     On an accelerator a loop until all have converged makes the host read a predicate after every
@@ -74,12 +75,14 @@ def _steps(name: str, classes: list[int], filters: int) -> tuple[Step, ...]:
     Args:
         name: a key of `SOLVERS`.
         classes: pixels of each parity class.
-        filters: the number of systems.
+        filters: the number of systems, an integer or a symbolic dimension.
     """
-    elements = filters * sum(size**2 for size in classes)
-    pixels = value_of(_thresholds.DIRECT_PIXELS)
-    small = max(classes) <= pixels and elements <= value_of(_thresholds.DIRECT_ELEMENTS)
-    if name == "auto" and small:
+    if name != "auto" or max(classes) > value_of(_thresholds.DIRECT_PIXELS):
+        return SOLVERS[name]
+    # An exported program may leave the number of filters open: it may then be large.
+    known = not jax.export.is_symbolic_dim(filters)
+    elements = sum(size**2 for size in classes)
+    if known and filters * elements <= value_of(_thresholds.DIRECT_ELEMENTS):
         return (_CHOLESKY,)
     return SOLVERS[name]
 
@@ -115,7 +118,7 @@ def run(problem: Problem, name: str) -> tuple[Solution, jax.Array]:
         problem.smoothness,
     )
     classes = [parity.size for parity in safe.smoothness.classes]
-    first, *others = _steps(name, classes, len(problem.alpha))
+    first, *others = _steps(name, classes, problem.alpha.shape[0])
     solution = first.solve(safe)
     good = judge(safe, solution)
     for step in others:
