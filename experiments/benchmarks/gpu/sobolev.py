@@ -62,24 +62,25 @@ def _at(setup: Setup, clock: Clock, n: int, results: dict[str, Any]) -> dict[str
 
 
 def thresholds(over_copy: dict[int, dict[str, float]]) -> dict[str, int | None]:
-    """The longest axis up to which each method is the fastest at every length measured.
+    """The longest axis up to which a method is the fastest at every length measured.
 
     Args:
       over_copy: length -> method -> time.
 
     Returns:
-      By the names of the thresholds in channel_grad; None where a length lacks a method, or the
-      method is slower already at the shortest.
+      By the names of the thresholds in channel_grad; "prefix" counts from where "dense" is no
+      longer the fastest. None where the method is slower already at the shortest length that
+      counts, or that one lacks a method.
 
     Example:
-      >>> thresholds({16: {"dense": 1, "prefix": 2, "fft": 3}, 64: {"dense": 2, "prefix": 1,
+      >>> thresholds({16: {"dense": 1, "prefix": 4, "fft": 3}, 64: {"dense": 2, "prefix": 1,
       ...     "fft": 3}, 256: {"dense": 9, "prefix": 5, "fft": 4}})
       {'dense_up_to': 16, 'dense_up_to_without_prefix': 64, 'prefix_up_to': 64}
     """
 
-    def longest(method: str, others: tuple[str, ...]) -> int | None:
+    def longest(method: str, others: tuple[str, ...], above: int = 0) -> int | None:
         last = None
-        for n, times in sorted(over_copy.items()):
+        for n, times in sorted((n, times) for n, times in over_copy.items() if n > above):
             if not all(m in times for m in (method, *others)):
                 break
             if any(times[method] > times[other] for other in others):
@@ -87,11 +88,11 @@ def thresholds(over_copy: dict[int, dict[str, float]]) -> dict[str, int | None]:
             last = n
         return last
 
-    # Below the dense threshold prefix need not be the fastest, only faster than the FFT.
+    dense = longest("dense", ("prefix", "fft"))
     return {
-        "dense_up_to": longest("dense", ("prefix", "fft")),
+        "dense_up_to": dense,
         "dense_up_to_without_prefix": longest("dense", ("fft",)),
-        "prefix_up_to": longest("prefix", ("fft",)),
+        "prefix_up_to": longest("prefix", ("fft",), above=dense or 0),
     }
 
 
