@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 import jax
@@ -62,15 +64,18 @@ def _at(setup: Setup, clock: Clock, n: int, results: dict[str, Any]) -> dict[str
 
 
 def thresholds(over_copy: dict[int, dict[str, float]]) -> dict[str, int | None]:
-    """The longest axis up to which a method is the fastest at every length measured.
+    """The longest axis up to which a method is best taken, among the lengths measured.
+
+    It makes the geometric mean of all times the least, where beyond it the fastest of the other
+    methods is taken: the noise of one length does not decide.
 
     Args:
       over_copy: length -> method -> time.
 
     Returns:
       By the names of the thresholds in channel_grad; "prefix" counts from where "dense" is no
-      longer the fastest. None where the method is slower already at the shortest length that
-      counts, or that one lacks a method.
+      longer taken. None where a method is best never taken. Lengths that lack one of the methods
+      do not count.
 
     Example:
       >>> thresholds({16: {"dense": 1, "prefix": 4, "fft": 3}, 64: {"dense": 2, "prefix": 1,
@@ -79,14 +84,14 @@ def thresholds(over_copy: dict[int, dict[str, float]]) -> dict[str, int | None]:
     """
 
     def longest(method: str, others: tuple[str, ...], above: int = 0) -> int | None:
-        last = None
-        for n, times in sorted((n, times) for n, times in over_copy.items() if n > above):
-            if not all(m in times for m in (method, *others)):
-                break
-            if any(times[method] > times[other] for other in others):
-                break
-            last = n
-        return last
+        gains = {  # in the logarithm of the time, of the method over the best of the others
+            n: math.log(min(times[other] for other in others) / times[method])
+            for n, times in sorted(over_copy.items())
+            if n > above and all(m in times for m in (method, *others))
+        }
+        totals = dict(zip(gains, itertools.accumulate(gains.values()), strict=True))
+        best = max(totals, key=lambda n: totals[n], default=None)
+        return best if best is not None and totals[best] > 0 else None
 
     dense = longest("dense", ("prefix", "fft"))
     return {
