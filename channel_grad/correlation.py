@@ -34,6 +34,11 @@ class PermutationTest(NamedTuple):
         low, high: the 2.5 and 97.5 % quantiles of `by_distance` under chance, (D,) each.
         chance: the mean of the tested value under chance.
         p_value: how often chance gives at least the tested value; never below 1 / (samples + 1).
+
+    Example:
+        >>> test = permutation_test(np.ones((6, 6)), samples=99)
+        >>> test.by_distance
+        array([1., 1., 1., 1., 1.])
     """
 
     mean: float
