@@ -5,15 +5,18 @@ inside `lax.scan` the same step takes 18 times as long, and vmapped over two see
 as two calls. So on a CPU each step is one call and trials run one after another.
 
 On an accelerator the cost is in the dispatch and in the copies from the host, so the examples stay
-on the device as uint8 and many steps run in one `lax.scan`. (vmap over seeds would turn the
+on the device as uint8 and many steps run in one `lax.scan`; examples that do not fit there are read
+ahead by threads and copied while the device works. (vmap over seeds would turn the
 convolutions into grouped ones, which are often slow; until that is measured on a GPU, trials run
 one after another there too.)
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -22,12 +25,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data.dataset import Dataset, Split
+from experiments.data.read_ahead import ReadAhead
+from experiments.training.networks import with_norms_of
 from experiments.training.sharding import BatchSharding, one_step
 from experiments.training.state import TrainState, evaluation_keys, initial_state
 from experiments.training.task import Batch, Rows, Task
 
-# Limits of one evaluation batch: images are small and many, one clip may be megabytes.
-EVALUATION_BATCH, EVALUATION_BYTES = 250, 16 << 20
+# The bytes of one evaluation batch: images are small and many, one clip may be megabytes.
+EVALUATION_BYTES = 16 << 20
+READING_THREADS = 2  # that read ahead
 PICTURES = 8  # test examples that a task's pictures show
 
 
@@ -38,10 +44,31 @@ class Plan:
     Attributes:
       steps_per_dispatch: steps in one call of the device.
       device_resident: whether the examples are copied to the device once, as uint8.
+      evaluation_batch: the most examples of one evaluation batch. Large ones suit an accelerator,
+        where a launch costs time, and small ones the caches of a CPU.
+      read_ahead: batches that threads read and copy to the device while it works, where the
+        examples do not stay there.
     """
 
     steps_per_dispatch: int
     device_resident: bool
+    evaluation_batch: int = 250
+    read_ahead: int = 0
+
+    def dispatch(self, between: int) -> int:
+        """Steps of one dispatch, where evaluations are `between` steps apart.
+
+        A number that divides them, if that is no less than half of what it may be, because each
+        number of steps is a program of its own to compile.
+
+        Example:
+          >>> plan = Plan(steps_per_dispatch=50, device_resident=True)
+          >>> plan.dispatch(390), plan.dispatch(391), plan.dispatch(7)
+          (39, 50, 7)
+        """
+        most = min(self.steps_per_dispatch, between)
+        divisor = max(n for n in range(1, most + 1) if between % n == 0)
+        return divisor if 2 * divisor >= most else most
 
 
 def plan_for(dataset_bytes: int, backend: str | None = None) -> Plan:
@@ -50,8 +77,9 @@ def plan_for(dataset_bytes: int, backend: str | None = None) -> Plan:
         return Plan(steps_per_dispatch=1, device_resident=False)
     limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 8 << 30)
     if dataset_bytes > limit // 3:
-        return Plan(steps_per_dispatch=1, device_resident=False)
-    return Plan(steps_per_dispatch=50, device_resident=True)
+        # The steps are calls of their own, but the host waits for them after the last one only.
+        return Plan(10, device_resident=False, evaluation_batch=2500, read_ahead=4)
+    return Plan(50, device_resident=True, evaluation_batch=2500)
 
 
 def batches(seed: int, examples: int, batch_size: int, first_step: int) -> Iterator[np.ndarray]:
@@ -128,29 +156,54 @@ class Executor:
         return (steps if self.plan.device_resident else 1) in self._compiled
 
     def train(
-        self, state: TrainState, order: Iterator[np.ndarray], steps: int, seed: int
+        self, state: TrainState, order: Iterator[np.ndarray | Batch], steps: int, seed: int
     ) -> TrainState:
-        """`steps` steps, at most `steps_per_dispatch` of them; consumes as many batches."""
-        chosen = [next(order) for _ in range(steps)]
+        """`steps` steps, at most `steps_per_dispatch` of them; consumes as many batches.
+
+        Args:
+          state: before these steps.
+          order: the examples of every step, as `batches` or `reading` gives them.
+          steps: how many.
+          seed: of the trial.
+        """
         self._compiled.add(steps if self.plan.device_resident else 1)
         if self.plan.device_resident:
-            indices = self._divided(np.stack(chosen), axis=1)
+            indices = self._divided(np.stack([next(order) for _ in range(steps)]), axis=1)
             return self._many_steps(state, self._examples, self._labels, indices, seed)
-        train = self.dataset.train
-        for whole in chosen:
-            indices = whole[self._rows(len(whole))]
-            # Sorted, so that a memory-mapped set is read in order; put back in the batch's order.
-            sort = np.argsort(indices)
-            back = np.argsort(sort)
-            examples = np.asarray(train.examples[indices[sort]])[back]
-            batch = Batch(self._divided(examples), self._divided(train.labels[indices]))
+        for item in itertools.islice(order, steps):
+            batch = item if isinstance(item, Batch) else self._batch(item)
             state = self._one_step(state, batch, seed)
         return state
+
+    def reading(
+        self, order: Iterator[np.ndarray]
+    ) -> contextlib.AbstractContextManager[Iterator[np.ndarray | Batch]]:
+        """What to give `train` as its order: the same, or read ahead where the plan says so."""
+        if self.plan.device_resident or not self.plan.read_ahead:
+            return contextlib.nullcontext(order)
+        default = jax.config.jax_default_device  # Every thread has its own.
+
+        def load(indices: np.ndarray) -> Batch:
+            with jax.default_device(default):
+                batch = self._batch(indices)
+                return batch if self._sharding is not None else jax.device_put(batch)
+
+        return ReadAhead(load, order, self.plan.read_ahead, READING_THREADS)
+
+    def program(self, steps: int) -> tuple[Callable[..., TrainState], tuple[Any, ...]]:
+        """What one dispatch of `steps` steps runs, and its arguments as shapes.
+
+        For compiling it elsewhere; the plan must keep the examples on the device.
+        """
+        state = jax.eval_shape(lambda: self.initial_state(0))
+        order = jax.ShapeDtypeStruct((steps, self.batch_size), jnp.int32)
+        seed = jax.ShapeDtypeStruct((), jnp.int32)
+        return self._scan, (state, *map(_shape, (self._examples, self._labels)), order, seed)
 
     def evaluate(self, state: TrainState, split: Split) -> dict[str, float]:
         """The task's metrics over every example of the split (the last batch is padded)."""
         fitting = max(1, EVALUATION_BYTES // max(1, int(np.prod(split.examples.shape[1:]))))
-        size = min(EVALUATION_BATCH, fitting, len(split))
+        size = min(self.plan.evaluation_batch, fitting, len(split))
         size = min(size, getattr(self.task, "evaluation_batch", None) or size)
         whole = size if self._sharding is None else self._sharding.padded(size)
         sums = []
@@ -179,6 +232,15 @@ class Executor:
         """The task's metrics over the steps since the last evaluation."""
         return self.task.metrics(_added([state.sums]))
 
+    def _batch(self, whole: np.ndarray) -> Batch:
+        """This process's part of the batch of these training examples."""
+        train, indices = self.dataset.train, whole[self._rows(len(whole))]
+        # Sorted, so that a memory-mapped set is read in order; put back in the batch's order.
+        sort = np.argsort(indices)
+        back = np.argsort(sort)
+        examples = np.asarray(train.examples[indices[sort]])[back]
+        return Batch(self._divided(examples), self._divided(train.labels[indices]))
+
     def _rows(self, length: int) -> slice:
         return slice(None) if self._sharding is None else self._sharding.rows(length)
 
@@ -186,13 +248,22 @@ class Executor:
         return values if self._sharding is None else self._sharding.divided(values, axis)
 
     def _scan(self, state, examples, labels, order, seed):
-        def body(state, chosen):
-            return self._step(state, Batch(examples[chosen], labels[chosen]), seed), None
+        def step(state, chosen):
+            return self._step(state, Batch(examples[chosen], labels[chosen]), seed)
 
-        return jax.lax.scan(body, state, order)[0]
+        # Norms are read after a dispatch only, so all steps but the last go without them.
+        def without_norms(state, chosen):
+            new = step(state, chosen)
+            return new.replace(state=with_norms_of(new.state, state.state)), None
+
+        return step(jax.lax.scan(without_norms, state, order[:-1])[0], order[-1])
 
     def _evaluation_step(self, state, batch, mask, number):
         return self.task.evaluation_step(state, batch, mask, evaluation_keys(number))
+
+
+def _shape(array: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
 def _added(sums: list[Any]) -> Any:

@@ -14,7 +14,7 @@ from experiments.system.errors import NonFiniteError
 from experiments.system.output import say
 from experiments.system.progress import Progress
 from experiments.training import finite, processes
-from experiments.training.execution import Executor, batches
+from experiments.training.execution import Executor, Plan, batches
 from experiments.training.networks import NORMS, networks
 from experiments.training.state import TrainState, cleared
 from experiments.training.trial_files import TrialFiles
@@ -93,9 +93,9 @@ def train_trial(
     order = batches(trial.seed, len(executor.dataset.train), size, step)
     clock, saved_at = Clock(), time.monotonic()
     shown = Progress(trial.label, trial.steps * size, done=step * size)
-    with contextlib.closing(files), shown as progress:
+    with contextlib.closing(files), executor.reading(order) as order, shown as progress:
         while step < trial.steps:
-            count = _steps_until_stop(step, trial, executor.plan.steps_per_dispatch, policy)
+            count = _steps_until_stop(step, trial, executor.plan, policy)
             with clock.running(count, counts=executor.is_compiled(count) and step > first_step):
                 state = executor.train(state, order, count, trial.seed)
                 fine = finite.is_finite(state.sums)
@@ -173,11 +173,11 @@ class Clock:
         return self._steps * batch_size / self._seconds if self._steps else None
 
 
-def _steps_until_stop(step: int, trial: Trial, per_dispatch: int, policy: CheckpointPolicy) -> int:
+def _steps_until_stop(step: int, trial: Trial, plan: Plan, policy: CheckpointPolicy) -> int:
     stops = [trial.steps - step, trial.evaluate_every - step % trial.evaluate_every]
     if policy.steps:
         stops.append(policy.steps - step % policy.steps)
-    return min(per_dispatch, *stops)
+    return min(plan.dispatch(trial.evaluate_every), *stops)
 
 
 def _due(step: int, policy: CheckpointPolicy, saved_at: float) -> bool:

@@ -48,9 +48,9 @@ _CG = Step(_cg.solve)
 _CHOLESKY = Step(_cholesky.solve, up_to=2048)
 
 # Each name stands for steps that are tried in order, the later ones for the filters that the
-# earlier ones left unsolved. "auto" begins with "cg": on CPU it is faster than "cholesky" for every
-# set of filters of `python -m experiments.benchmarks.optflow`, 3 to 20 times for weights of freshly
-# initialised or trained networks.
+# earlier ones left unsolved. "auto" begins with "cg" on a CPU: there it is faster than "cholesky"
+# for every set of filters of `python -m experiments.benchmarks.optflow`, 3 to 20 times for weights
+# of freshly initialised or trained networks. On an accelerator see `_steps`.
 SOLVERS: dict[str, tuple[Step, ...]] = {
     "auto": (_CG, _CHOLESKY),
     "cg": (_CG,),
@@ -58,6 +58,32 @@ SOLVERS: dict[str, tuple[Step, ...]] = {
     "sparse_cg": (Step(_solve_sparse_cg),),
     "sparse_direct": (Step(_solve_sparse_direct),),
 }
+
+
+# The largest parity class, in pixels, and the most elements of all matrices together, for which
+# "auto" factors at once on an accelerator. Not measured yet on any.
+_DIRECT_PIXELS, _DIRECT_ELEMENTS = 256, 2**27
+
+
+def _steps(name: str, classes: list[int], filters: int) -> tuple[Step, ...]:
+    """The steps of a solver on this backend.
+
+    On an accelerator a loop until all have converged makes the host read a predicate after every
+    iteration, and a fallback makes it read one more; inside a scan of training steps it then waits
+    for every step. So small systems are factored at once, which needs neither: 59 launches for 64
+    filters of 7x7x7, against 73 and 20 or so for each iteration (counted in the program compiled
+    for an H100, `python -m experiments.benchmarks.gpu_compile`).
+
+    Args:
+        name: a key of `SOLVERS`.
+        classes: pixels of each parity class.
+        filters: the number of systems.
+    """
+    elements = filters * sum(size**2 for size in classes)
+    small = max(classes) <= _DIRECT_PIXELS and elements <= _DIRECT_ELEMENTS
+    if name == "auto" and jax.default_backend() != "cpu" and small:
+        return (_CHOLESKY,)
+    return SOLVERS[name]
 
 
 def run(problem: Problem, name: str) -> tuple[Solution, jax.Array]:
@@ -90,11 +116,12 @@ def run(problem: Problem, name: str) -> tuple[Solution, jax.Array]:
         problem.unit / size,
         problem.smoothness,
     )
-    first, *others = SOLVERS[name]
+    classes = [parity.size for parity in safe.smoothness.classes]
+    first, *others = _steps(name, classes, len(problem.alpha))
     solution = first.solve(safe)
     good = judge(safe, solution)
     for step in others:
-        if max(c.size for c in safe.smoothness.classes) <= step.up_to:
+        if max(classes) <= step.up_to:
             solution, good = _rescue(safe, step, solution, good)
     factor = jnp.where(finite, size, jnp.nan)
     return Solution(solution.z * factor, solution.uv * factor, solution.iterations), finite & good

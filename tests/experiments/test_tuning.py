@@ -10,7 +10,7 @@ from experiments.cli import tuning
 from experiments.system.errors import ConfigError, UserError
 from tests.experiments.tiny import EXPERIMENT
 
-TUNE = ("--learning_rate=0.001", "--tune=learning_rate:0.001,0.05")
+TUNE = ("--learning_rate=0.001", "--tune=learning_rate:0.001,0.05", "--tune_trials=1")
 
 
 def call(*arguments):

@@ -38,7 +38,9 @@ COMMANDS = {
     "analysis.optflow_figures": ("--figures=2",),
     "benchmarks.channel_grad": ("--quick",),
     "benchmarks.convnet3d": (),
+    "benchmarks.gpu_compile": (),
     "benchmarks.optflow": ("--quick",),
+    "benchmarks.reading": ("--megabytes=1", "--size=8", "--steps=1", "--rounds=1"),
 }
 # The name in front of the flags, by command and flag ("" for the other flags).
 NAMES = {

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.data.dataset import Split
+from experiments.data.read_ahead import ReadAhead
 from experiments.training import execution
 from experiments.training.execution import Plan, batches, plan_for
 from tests.experiments.small import DEVICE, HOST, Linear, Small, classifier, executor
@@ -123,3 +124,23 @@ def test_plans():
     assert plan_for(10**12, "cpu") == Plan(1, False)
     assert plan_for(10**6, "gpu").device_resident
     assert not plan_for(10**15, "gpu").device_resident
+
+
+def test_batches_that_are_read_ahead_train_to_the_same_bits():
+    results = []
+    for plan in (HOST, Plan(2, device_resident=False, read_ahead=3)):
+        engine = executor(classifier(Small(), augment=flip_by_key), plan)
+        state = engine.initial_state(1)
+        with engine.reading(batches(1, 23, 5, 0)) as order:
+            assert (order.__class__ is ReadAhead) == bool(plan.read_ahead)
+            for _ in range(6 // plan.steps_per_dispatch):
+                state = engine.train(state, order, plan.steps_per_dispatch, 1)
+        results.append(state)
+    for a, b in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_batches_are_read_ahead_to_the_device_of_the_trial():
+    engine = executor(classifier(Linear()), Plan(1, device_resident=False, read_ahead=1))
+    with jax.default_device(jax.devices()[3]), engine.reading(batches(0, 23, 5, 0)) as order:
+        assert next(order).examples.devices() == {jax.devices()[3]}
