@@ -1,6 +1,6 @@
 """The documentation site.
 
-    python -m sphinx -W -j 2 docs docs/_build/html                     # runs the notebooks
+    python -m sphinx -W docs docs/_build/html                          # runs the notebooks
     DOCS_EXECUTE=off python -m sphinx -W docs docs/_build/html         # does not: seconds
 
 The notebooks are copied from notebooks/ and run there without outputs of their own. The build needs

@@ -1,5 +1,8 @@
 """The documentation: its code runs, its links lead somewhere, every public name has a page."""
 
+import ast
+import builtins
+import doctest
 import inspect
 import re
 
@@ -84,7 +87,18 @@ def test_a_public_name_has_an_example_that_is_run(name):
         page = DOCS / "api/data" / f"{name}.md"
         text = "".join(markdown.blocks(page, "python"))
         assert f"```{{py:data}} {name}\n" in page.read_text(encoding="utf-8")
-    assert ">>> " in text
+    examples = doctest.DocTestParser().get_examples(text)
+    assert examples
+    # A reader who pastes the example has nothing else at hand.
+    tree = ast.parse("".join(example.source for example in examples))
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    known = {node.id for node in names if isinstance(node.ctx, ast.Store)} | set(dir(builtins))
+    known |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    known |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            known |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    assert {node.id for node in names} <= known
 
 
 def test_every_page_and_notebook_is_in_the_contents():
