@@ -48,7 +48,7 @@ myst_enable_extensions = ["dollarmath"]
 # "force": outputs are always of this code. What a cell writes to stderr is a warning.
 nb_execution_mode = os.environ.get("DOCS_EXECUTE", "force")
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 600
 nb_output_stderr = "warn"
 
 # Names in single quotes of a docstring are code. Types of arguments are in its text.
