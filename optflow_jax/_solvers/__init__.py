@@ -77,10 +77,10 @@ def _steps(name: str, classes: list[int], filters: int) -> tuple[Step, ...]:
     Args:
         name: a key of `SOLVERS`.
         classes: pixels of each parity class.
-        filters: the number of systems.
+        filters: the number of systems; a symbol where `jax.export` leaves it open.
     """
-    elements = filters * sum(size**2 for size in classes)
-    small = max(classes) <= _DIRECT_PIXELS and elements <= _DIRECT_ELEMENTS
+    small = isinstance(filters, int) and max(classes) <= _DIRECT_PIXELS
+    small = small and filters * sum(size**2 for size in classes) <= _DIRECT_ELEMENTS
     if name == "auto" and jax.default_backend() != "cpu" and small:
         return (_CHOLESKY,)
     return SOLVERS[name]
@@ -117,7 +117,7 @@ def run(problem: Problem, name: str) -> tuple[Solution, jax.Array]:
         problem.smoothness,
     )
     classes = [parity.size for parity in safe.smoothness.classes]
-    first, *others = _steps(name, classes, len(problem.alpha))
+    first, *others = _steps(name, classes, problem.alpha.shape[0])
     solution = first.solve(safe)
     good = judge(safe, solution)
     for step in others:
