@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.stats
 
 from experiments.training.task import Headline
 
@@ -26,7 +25,9 @@ def half_interval(values: Sequence[float], confidence: float = 0.95) -> float:
     """Half the width of Student's t interval of a mean; 0 for one value."""
     if len(values) < 2:
         return 0.0
-    quantile = scipy.stats.t.ppf((1 + confidence) / 2, len(values) - 1)
+    from scipy import stats  # It takes a third of a command's start, and one trial needs none.
+
+    quantile = stats.t.ppf((1 + confidence) / 2, len(values) - 1)
     return float(quantile * np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
@@ -57,10 +58,12 @@ def paired(
     after = np.array([other[s] for s in seeds])
     interval = None
     if len(seeds) > 1:
+        from scipy import stats
+
         if np.ptp(after - before) < 1e-12:  # No spread: the interval is the point itself.
             interval = [float((after - before)[0])] * 2
         else:
-            result = scipy.stats.ttest_rel(after, before)
+            result = stats.ttest_rel(after, before)
             interval = [float(x) for x in result.confidence_interval(confidence)]
     higher = headline is None or headline.higher_is_better
     error = 1 - before.mean() if higher else before.mean()
@@ -90,15 +93,17 @@ def p_values(baseline: dict[int, float], other: dict[int, float]) -> dict[str, f
       >>> p_values({0: 0.5, 1: 0.5, 2: 0.5}, {0: 0.6, 1: 0.8, 2: 0.7})["wilcoxon"]
       0.25
     """
+    from scipy import stats
+
     seeds = sorted(set(baseline) & set(other))
     # Shares that differ by the same number of examples are ties; their last bits are not.
     differences = np.round([other[s] - baseline[s] for s in seeds], 12)
     t = None
     if len(seeds) > 1 and np.ptp(differences) > 0:
-        t = float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
+        t = float(stats.ttest_1samp(differences, 0.0).pvalue)
     if not np.any(differences):
         return {"t": t, "wilcoxon": 1.0 if seeds else None}
-    return {"t": t, "wilcoxon": float(scipy.stats.wilcoxon(differences).pvalue)}
+    return {"t": t, "wilcoxon": float(stats.wilcoxon(differences).pvalue)}
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:

@@ -8,9 +8,10 @@ measure whichever solver it was.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 from jax import lax
 
@@ -65,7 +66,7 @@ SOLVERS: dict[str, tuple[Step, ...]] = {
 _DIRECT_PIXELS, _DIRECT_ELEMENTS = 256, 2**27
 
 
-def _steps(name: str, classes: list[int], filters: int) -> tuple[Step, ...]:
+def _steps(name: str, classes: list[int], filters: Any) -> tuple[Step, ...]:
     """The steps of a solver on this backend.
 
     On an accelerator a loop until all have converged makes the host read a predicate after every
@@ -77,11 +78,14 @@ def _steps(name: str, classes: list[int], filters: int) -> tuple[Step, ...]:
     Args:
         name: a key of `SOLVERS`.
         classes: pixels of each parity class.
-        filters: the number of systems; a symbol where `jax.export` leaves it open.
+        filters: the number of systems, an integer or a symbolic dimension.
     """
-    small = isinstance(filters, int) and max(classes) <= _DIRECT_PIXELS
-    small = small and filters * sum(size**2 for size in classes) <= _DIRECT_ELEMENTS
-    if name == "auto" and jax.default_backend() != "cpu" and small:
+    if name != "auto" or jax.default_backend() == "cpu":
+        return SOLVERS[name]
+    # An exported program may leave the number of filters open: it may then be large.
+    known = not jax.export.is_symbolic_dim(filters)
+    elements = sum(size**2 for size in classes)
+    if known and max(classes) <= _DIRECT_PIXELS and filters * elements <= _DIRECT_ELEMENTS:
         return (_CHOLESKY,)
     return SOLVERS[name]
 

@@ -17,16 +17,18 @@ from experiments.training.execution import Executor
 from experiments.training.settings import with_settings
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 SMALL = ("--dataset=digits", "--depth=8", "--epochs=0.2", "--evaluate_every=0.1")
 
 
-def test_trials_of_two_metrics_leave_everything(run_process, tmp_path):
+def test_trials_of_two_metrics_leave_everything(run_main, tmp_path, monkeypatch, capsys):
     workdir = tmp_path / "w"
     arguments = (
         *SMALL, "--metric=l2,sobolev", "--trials=2", "--seed=4", f"--workdir={workdir}",
     )  # fmt: skip
-    done = run_process("cifar_resnet56", "no", *arguments)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", ["cifar_resnet56", *arguments])
+    run_main("cifar_resnet56", *arguments)
+    printed = capsys.readouterr().out
     summary = json.loads((workdir / "summary.json").read_text())
     assert {"dataset", "model", "runs", "images_per_second", "device", "wall_seconds"} <= set(
         summary
@@ -58,9 +60,9 @@ def test_trials_of_two_metrics_leave_everything(run_process, tmp_path):
     for name in ("accuracy.png", "loss.png"):
         assert (workdir / name).read_bytes().startswith(b"\x89PNG")
     assert list(workdir.glob("tensorboard/sobolev/seed_5/events*"))
-    assert "error reduced" in done.stdout and str(workdir) in done.stdout
+    assert "error reduced" in printed and str(workdir) in printed
 
-    assert run_process("cifar_resnet56", "no", *arguments, "--resume").returncode == 0
+    run_main("cifar_resnet56", *arguments, "--resume")
     again = json.loads((workdir / "summary.json").read_text())
     assert again["runs"] == summary["runs"]
 
@@ -153,12 +155,14 @@ def test_an_error_is_one_line_and_exit_code_2(tmp_path):
 
 
 def test_a_full_disk_is_one_line_and_resuming_repairs_it(tmp_path, run_process):
-    arguments = (*SMALL, f"--workdir={tmp_path}/w")
-    full = run_process("cifar_resnet56", "full:3", *arguments)
+    """Of any training command: a small network will do."""
+    command = "tests.experiments.tiny"
+    arguments = ("--dataset=digits", "--epochs=0.2", f"--workdir={tmp_path}/w")
+    full = run_process(command, "full:3", *arguments)
     assert full.returncode == 1
     assert full.stderr.startswith("error: no space left") and "--resume" in full.stderr
     assert full.stderr.count("\n") == 1
     assert "Traceback" not in full.stderr
-    resumed = run_process("cifar_resnet56", "no", *arguments, "--resume")
+    resumed = run_process(command, "no", *arguments, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads((tmp_path / "w/summary.json").read_text())["runs"][0]["n"] == 1

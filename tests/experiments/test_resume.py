@@ -8,9 +8,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-# Two evaluations, 44 steps in an epoch, and checkpoints that fall between evaluations.
+# A small network: training/test_any_task.py kills one with batch statistics. Two evaluations, 44
+# steps in an epoch, and checkpoints that fall between evaluations.
+COMMAND = "tests.experiments.tiny"
 FLAGS = (
-    *("--dataset=digits", "--depth=8", "--metric=sobolev"),
+    *("--dataset=digits", "--batch_size=32", "--metric=sobolev"),
     *("--epochs=0.6", "--evaluate_every=0.3", "--checkpoint_every=5"),
 )
 
@@ -32,7 +34,7 @@ def results(workdir):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, run_process):
     workdir = tmp_path_factory.mktemp("whole")
-    done = run_process("cifar_resnet56", "no", *FLAGS, f"--workdir={workdir}")
+    done = run_process(COMMAND, "no", *FLAGS, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     return results(workdir)
 
@@ -42,11 +44,11 @@ def uninterrupted(tmp_path_factory, run_process):
 )
 def test_killed_and_resumed_is_the_same_to_the_bit(kill, uninterrupted, tmp_path, run_process):
     arguments = (*FLAGS, f"--workdir={tmp_path}/w")
-    killed = run_process("cifar_resnet56", kill, *arguments)
+    killed = run_process(COMMAND, kill, *arguments)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "w/summary.json").exists()
 
-    resumed = run_process("cifar_resnet56", "no", *arguments, "--resume")
+    resumed = run_process(COMMAND, "no", *arguments, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     saved = {"kill_step:17": 15, "kill_save:3": 10}[kill]
     assert f"going on from step {saved} of 26" in resumed.stdout

@@ -37,7 +37,7 @@ def test_costs_of_figure_2(oracle, solver, x64):
 
 
 def test_space_alone_does_not_give_the_paper_s_costs(oracle, x64):
-    costs = optflow_jax.cost(jnp.asarray(oracle.figure_2()), temporal=False)
+    costs = optflow_jax.cost(jnp.asarray(oracle.figure_2()), temporal=False, solver="cholesky")
     np.testing.assert_allclose(costs, [190.966434, 56.033192], rtol=1e-7)
 
 
@@ -107,15 +107,18 @@ def test_cg_counts_the_iterations_of_each_filter():
     assert flow.iterations[0] == 0
     assert (jnp.diff(flow.iterations) > 0).all()
     assert flow.iterations[1] <= 4 and flow.iterations[3] <= 60
-    # A filter takes the same steps alone, to within rounding.
-    alone = optflow_jax.flow(filters[2:3], solver="cg").iterations[0]
-    assert abs(alone - flow.iterations[2]) <= 2
+    # A filter takes the same steps among others that are done at once, to within rounding.
+    alone = np.zeros_like(filters)
+    alone[2] = filters[2]
+    iterations = optflow_jax.flow(alone, solver="cg").iterations
+    assert iterations[3] == 0 and abs(iterations[2] - flow.iterations[2]) <= 2
 
 
 def test_auto_falls_back_to_cholesky(monkeypatch):
     from optflow_jax import _solvers
 
-    filters = np.random.RandomState(7).randn(2, 2, 3, 3).astype(np.float32)
+    # No other test has this shape: JAX keeps what it traced with the poor solver.
+    filters = np.random.RandomState(7).randn(2, 2, 4, 3).astype(np.float32)
     expected = optflow_jax.cost(filters, solver="cholesky")
     cg, cholesky = _solvers.SOLVERS["auto"]
     solve = cg.solve
@@ -127,11 +130,8 @@ def test_auto_falls_back_to_cholesky(monkeypatch):
     poor_cg = cg._replace(solve=poor)
     monkeypatch.setitem(_solvers.SOLVERS, "cg", (poor_cg,))
     monkeypatch.setitem(_solvers.SOLVERS, "auto", (poor_cg, cholesky))
-    jax.clear_caches()
     flow = optflow_jax.flow(filters, solver="auto")
     assert optflow_jax.flow(filters, solver="cg").converged.tolist() == [True, False]
-    monkeypatch.undo()
-    jax.clear_caches()
     assert flow.converged.all()
     np.testing.assert_allclose(flow.cost, expected, rtol=1e-6)
 
@@ -156,8 +156,9 @@ def test_a_singular_filter_does_not_spoil_the_block_diagonal_system(monkeypatch)
     """Issue: [nan, nan], where the first filter alone costs 0.0519."""
     from optflow_jax._solvers import _sparse_direct
 
-    filters = 0.05 * np.random.RandomState(0).randn(2, 2, 2, 3).astype(np.float32)
-    expected = optflow_jax.cost(filters)
+    # No other test has this shape: JAX keeps what it traced with the singular matrix.
+    filters = 0.05 * np.random.RandomState(0).randn(2, 2, 2, 4).astype(np.float32)
+    expected = optflow_jax.cost(filters, solver="cholesky")
     assemble = _sparse_direct.assemble
 
     def singular(problem):
@@ -165,12 +166,9 @@ def test_a_singular_filter_does_not_spoil_the_block_diagonal_system(monkeypatch)
         return system._replace(values=system.values.at[1].set(0))
 
     monkeypatch.setattr(_sparse_direct, "assemble", singular)
-    jax.clear_caches()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # SciPy says that a matrix is singular
         costs = np.asarray(optflow_jax.cost(filters, solver="sparse_direct"))
-    monkeypatch.undo()
-    jax.clear_caches()
     np.testing.assert_allclose(costs[0], expected[0], rtol=1e-5)
     assert np.isnan(costs[1])
 

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -16,6 +19,25 @@ def test_the_split_is_fixed_stratified_and_whole():
     again = digits.load()
     np.testing.assert_array_equal(dataset.train.examples, again.train.examples)
     np.testing.assert_array_equal(dataset.test.labels, again.test.labels)
+
+
+def test_scans_and_split_are_those_of_scikit_learn_which_is_not_imported_for_them():
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    theirs = load_digits()
+    images, labels = digits.scans()
+    np.testing.assert_array_equal(images, (theirs.images / 16).astype(np.float32))
+    np.testing.assert_array_equal(labels, theirs.target)
+    order = np.arange(len(labels))
+    split = train_test_split(order, test_size=0.2, stratify=labels, random_state=0)
+    dataset = digits.load(size=8)
+    for part, chosen in zip((dataset.train, dataset.test), split, strict=True):
+        np.testing.assert_array_equal(part.examples[..., 0], digits.upsample(images, 8)[chosen])
+        np.testing.assert_array_equal(part.labels, labels[chosen])
+    code = "import sys; from experiments.data import digits; digits.load(); print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"sklearn", "scipy.stats"} & set(run.stdout.split())
 
 
 def test_every_scan_is_in_exactly_one_split():

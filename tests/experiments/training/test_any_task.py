@@ -53,13 +53,14 @@ def test_it_is_killed_and_resumes_to_the_same_bits(name, headline, tmp_path, run
 
 
 @pytest.mark.parametrize("fault", ["interrupt:1", "swallowed:1"])
-def test_interruption_is_one_line_that_tells_how_to_go_on(tmp_path, run_process, fault):
+def test_interruption_is_one_line_that_tells_how_to_go_on(tmp_path, run_process, fault, capsys):
     arguments = (*FLAGS, "--epochs=0.3", f"--workdir={tmp_path}/w")
     stopped = run_process("tests.experiments.training.autoencoder", fault, *arguments)
     assert stopped.returncode == 130 and "Traceback" not in stopped.stderr
     assert stopped.stderr.splitlines()[-1].startswith("error: interrupted; go on with --workdir=")
-    resumed = run_process("tests.experiments.training.autoencoder", "no", *arguments, "--resume")
-    assert resumed.returncode == 0 and "nothing to resume" not in resumed.stdout
+    experiment = autoencoder.EXPERIMENT
+    command.call(experiment.main, experiment.define, *arguments, "--resume")
+    assert "nothing to resume" not in capsys.readouterr().out
 
 
 def test_it_is_swept_and_the_least_error_is_chosen(tmp_path, capsys):

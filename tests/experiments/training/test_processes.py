@@ -42,26 +42,37 @@ def start(fault, *flags):
     )  # fmt: skip
 
 
-def together(folder, fault="no", *flags):
-    """Both processes to their end; the second one has a folder of its own, which stays empty."""
+def together(folder, *faults, flags=()):
+    """Both processes to their end; the second one has a folder of its own, which stays empty.
+
+    Args:
+      folder: of both folders.
+      *faults: of the first and of the second process; "no" is none.
+      flags: of both.
+
+    Returns:
+      For each process its exit code, what it printed, and its errors.
+    """
     address = f"--coordinator=localhost:{free_port()}"
     both = [
         start(
             fault, *flags, "--distributed", "--shard=batch", address, "--num_processes=2",
             f"--process_id={number}", f"--workdir={folder / name}",
         )
-        for number, name in enumerate(("w", "other"))
+        for number, (fault, name) in enumerate(zip(faults, ("w", "other"), strict=True))
     ]  # fmt: skip
-    if fault == "no":
-        said = [process.communicate(timeout=300) for process in both]
-        assert [process.returncode for process in both] == [0, 0], said
-        assert "test frechet distance" in said[0][0]
-        assert all(line.startswith("[Gloo]") for line in said[1][0].splitlines())
-    else:
-        for process in both:  # The other process of a killed one is killed by its own count.
-            process.communicate(timeout=300)
-        assert [process.returncode for process in both] == [-signal.SIGKILL] * 2
+    said = [process.communicate(timeout=300) for process in both]
     assert not (folder / "other").exists()
+    return [(process.returncode, *texts) for process, texts in zip(both, said, strict=True)]
+
+
+def finished(folder, *flags):
+    """Both processes to a good end, of which the first alone speaks."""
+    first, second = together(folder, "no", "no", flags=flags)
+    assert (first[0], second[0]) == (0, 0), (first, second)
+    assert "test frechet distance" in first[1]
+    assert all(line.startswith("[Gloo]") for line in second[1].splitlines())
+    return first[1]
 
 
 def outcome(workdir):
@@ -75,7 +86,7 @@ def outcome(workdir):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
-    together(folder)
+    finished(folder)
     return folder / "w"
 
 
@@ -92,9 +103,12 @@ def test_two_processes_compute_what_one_does(whole, tmp_path):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
 
 
-def test_two_killed_processes_go_on_to_the_same_bits(whole, tmp_path):
-    together(tmp_path, "kill_step:8")
-    together(tmp_path, "no", "--resume")
+def test_a_lost_process_ends_the_other_with_a_line_and_both_go_on_to_the_same_bits(whole, tmp_path):
+    first, second = together(tmp_path, "no", "kill_step:8")
+    assert (first[0], second[0]) == (1, -signal.SIGKILL), (first, second)
+    assert "error: another of the processes has ended; go on with --workdir=" in first[2]
+    assert "Traceback" not in first[2]
+    assert "going on from step" in finished(tmp_path, "--resume")
     (tree, lines), (expected, expected_lines) = outcome(tmp_path / "w"), outcome(whole)
     assert lines == expected_lines
     for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True):
@@ -115,22 +129,6 @@ def test_processes_of_different_settings_are_refused(tmp_path):
         assert process.returncode == 2
         assert "error: --distributed: process 1 has other settings or data than" in errors
     assert not (tmp_path / "0").exists() and not (tmp_path / "1").exists()
-
-
-def test_a_lost_process_ends_the_other_with_a_line(tmp_path):
-    address = f"--coordinator=localhost:{free_port()}"
-    first, second = (
-        start(
-            fault, "--distributed", "--shard=batch", address, "--num_processes=2",
-            f"--process_id={number}", f"--workdir={tmp_path}/w",
-        )
-        for number, fault in enumerate(("no", "kill_step:5"))
-    )  # fmt: skip
-    second.communicate(timeout=300)
-    _, errors = first.communicate(timeout=300)
-    assert second.returncode == -signal.SIGKILL and first.returncode == 1, errors
-    assert "error: another of the processes has ended; go on with --workdir=" in errors
-    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize(
