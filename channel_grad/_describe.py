@@ -21,7 +21,18 @@ SUGGESTIONS = (
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What an axis spec does with each leaf; printed as a table."""
+    """What an axis spec does with each leaf; printed as a table.
+
+    Attributes:
+        axes: the axis spec.
+        rows: for each leaf its path, shape, axes (None: unchanged) and why.
+
+    Example:
+        >>> import channel_grad, jax.numpy as jnp
+        >>> description = channel_grad.describe({"kernel": jnp.ones((3, 3, 1, 8))})
+        >>> [(row.shape, row.axes, row.why) for row in description.rows]
+        [((3, 3, 1, 8), (3,), 'convolution kernel')]
+    """
 
     axes: AxisSpec
     rows: tuple[Choice, ...]

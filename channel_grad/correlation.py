@@ -34,6 +34,13 @@ class PermutationTest(NamedTuple):
         low, high: the 2.5 and 97.5 % quantiles of `by_distance` under chance, (D,) each.
         chance: the mean of the tested value under chance.
         p_value: how often chance gives at least the tested value; never below 1 / (samples + 1).
+
+    Example:
+        >>> import numpy as np
+        >>> from channel_grad.correlation import permutation_test
+        >>> test = permutation_test(np.ones((6, 6)), samples=99)
+        >>> test.by_distance
+        array([1., 1., 1., 1., 1.])
     """
 
     mean: float
@@ -73,6 +80,8 @@ def balance(kernel, axis: int = -1, other: int | None = -2) -> np.ndarray:
         Sinkhorn and Knopp, "Concerning nonnegative matrices and doubly stochastic matrices" (1967).
 
     Example:
+        >>> import numpy as np
+        >>> from channel_grad.correlation import balance
         >>> kernel = np.array([[1.0, 10.0], [1.0, -10.0]])
         >>> balance(kernel)
         array([[ 1.,  1.],
@@ -125,6 +134,8 @@ def matrix(kernel, axis: int = -1, other: int | None = -2) -> np.ndarray:
         ValueError: as `balance`.
 
     Example:
+        >>> import numpy as np
+        >>> from channel_grad.correlation import matrix
         >>> kernel = np.array([[1.0, 10.0, 1.0], [1.0, 10.0, -1.0]])
         >>> np.abs(matrix(kernel)).round(6)
         array([[1., 1., 0.],
@@ -154,6 +165,8 @@ def by_distance(matrix, max_distance: int | None = None) -> np.ndarray:
         ValueError: the matrix is not square, or the distance is not in 1 to n - 1.
 
     Example:
+        >>> import numpy as np
+        >>> from channel_grad.correlation import by_distance
         >>> by_distance(np.array([[1.0, 0.5, 0.1], [0.5, 1.0, 0.3], [0.1, 0.3, 1.0]]))
         array([0.4, 0.1])
     """
@@ -175,6 +188,8 @@ def histogram(matrix, bins: int = 50) -> tuple[np.ndarray, np.ndarray]:
         ValueError: the matrix is not square.
 
     Example:
+        >>> import numpy as np
+        >>> from channel_grad.correlation import histogram
         >>> density, edges = histogram(np.array([[1.0, 0.6], [0.6, 1.0]]), bins=4)
         >>> density
         array([0., 0., 0., 2.])
@@ -202,6 +217,8 @@ def mean_and_deviation(kernel, axis: int = -1) -> tuple[np.ndarray, np.ndarray]:
         ValueError: the axis does not exist or has less than two channels.
 
     Example:
+        >>> import numpy as np
+        >>> from channel_grad.correlation import mean_and_deviation
         >>> means, deviations = mean_and_deviation(np.array([[1.0, 3.0], [0.0, 0.0]]))
         >>> means, deviations.round(3)
         (array([2., 0.]), array([1.414, 0.   ]))
@@ -249,6 +266,8 @@ def permutation_test(
         Phipson and Smyth, "Permutation p-values should never be zero" (2010).
 
     Example:
+        >>> import numpy as np
+        >>> from channel_grad.correlation import permutation_test
         >>> same = np.ones((12, 12))  # Twelve equal filters.
         >>> test = permutation_test(same)
         >>> test.mean, test.p_value < 0.01

@@ -59,6 +59,12 @@ class Flow(NamedTuple):
         cost: R(W), `(*batch,)`.
         converged: whether the numbers are accurate, `(*batch,)` bool.
         iterations: of "cg"; of refinement for the sparse solvers; 0 for "cholesky"; `(*batch,)`.
+
+    Example:
+        >>> import jax.numpy as jnp, optflow_jax
+        >>> found = optflow_jax.flow(jnp.ones((2, 3, 5, 5)))
+        >>> found.v.shape, found.cost.shape
+        ((2, 3, 5, 5), (2,))
     """
 
     u: Float[Array, "*batch T H W"]

@@ -49,6 +49,8 @@ def l1(x, axis: Axes = None):
         Tibshirani, "Regression shrinkage and selection via the lasso" (1996).
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from optflow_jax.penalties import l1
         >>> l1(jnp.array([1.0, -2.0, 0.0]))
         Array(3., dtype=float32)
     """
@@ -75,6 +77,8 @@ def l2(x, axis: Axes = None):
         Hoerl and Kennard, "Ridge regression" (1970).
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from optflow_jax.penalties import l2
         >>> l2(jnp.array([1.0, 0.0, 0.0, 0.0])), l2(jnp.array([0.25, 0.25, 0.25, 0.25]))
         (Array(1., dtype=float32), Array(0.25, dtype=float32))
     """
@@ -104,6 +108,8 @@ def elastic_net(x, l1_ratio=0.5, axis: Axes = None):
         Zou and Hastie, "Regularization and variable selection via the elastic net" (2005).
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from optflow_jax.penalties import elastic_net
         >>> elastic_net(jnp.array([1.0, -2.0]), l1_ratio=0.5)  # (3 + 5) / 2
         Array(4., dtype=float32)
     """
@@ -134,6 +140,8 @@ def huber(x, delta=1.0, axis: Axes = None):
         Huber, "Robust estimation of a location parameter" (1964).
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from optflow_jax.penalties import huber
         >>> huber(jnp.array([0.5, -3.0]), delta=1.0)  # 0.125 + 2.5
         Array(2.625, dtype=float32)
     """
@@ -167,6 +175,8 @@ def group_lasso(x, axis: Axes):
         they weight a group by the root of its size, which here is the same for all groups.
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from optflow_jax.penalties import group_lasso
         >>> group_lasso(jnp.array([[3.0, 4.0], [0.0, 0.0]]), axis=1)
         Array(5., dtype=float32)
     """
@@ -200,6 +210,8 @@ def total_variation(x, axes: Axes = (-2, -1), kind: str = "isotropic", epsilon=0
         Rudin, Osher and Fatemi, "Nonlinear total variation based noise removal algorithms" (1992).
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from optflow_jax.penalties import total_variation
         >>> image = jnp.array([[0.0, 0.0], [3.0, 0.0]])
         >>> total_variation(image, kind="anisotropic"), total_variation(image)
         (Array(6., dtype=float32), Array(6., dtype=float32))
@@ -236,6 +248,8 @@ def prox_l1(v, step):
         ValueError: if v is not floating or step is negative.
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from optflow_jax.penalties import prox_l1
         >>> prox_l1(jnp.array([3.0, 0.5, -2.0]), 1.0)
         Array([ 2.,  0., -1.], dtype=float32)
     """
@@ -259,6 +273,8 @@ def prox_l2(v, step):
         ValueError: if v is not floating or step is negative.
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from optflow_jax.penalties import prox_l2
         >>> prox_l2(jnp.array([3.0, -6.0]), 1.0)
         Array([ 1., -2.], dtype=float32)
     """
@@ -283,6 +299,8 @@ def prox_elastic_net(v, step, l1_ratio=0.5):
         ValueError: if v is not floating, step is negative or l1_ratio is out of its range.
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from optflow_jax.penalties import prox_elastic_net
         >>> prox_elastic_net(jnp.array([4.5, 0.25]), 1.0, l1_ratio=0.5)
         Array([2., 0.], dtype=float32)
     """
@@ -310,6 +328,8 @@ def prox_huber(v, step, delta=1.0):
         ValueError: if v is not floating, step is negative or delta is not positive.
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from optflow_jax.penalties import prox_huber
         >>> prox_huber(jnp.array([1.0, 5.0]), 1.0, delta=1.0)
         Array([0.5, 4. ], dtype=float32)
     """
@@ -336,6 +356,8 @@ def prox_group_lasso(v, step, axis: Axes):
         ValueError: if v is not floating, step is negative or an axis does not exist.
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from optflow_jax.penalties import prox_group_lasso
         >>> prox_group_lasso(jnp.array([[3.0, 4.0], [0.3, 0.4]]), 1.0, axis=1)
         Array([[2.4, 3.2],
                [0. , 0. ]], dtype=float32)
@@ -380,6 +402,8 @@ def prox_total_variation(
         and deblurring problems" (2009), algorithm FGP.
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from optflow_jax.penalties import prox_total_variation
         >>> signal = jnp.array([0.0, 0.0, 4.0, 4.0])  # Each half moves by step / 2.
         >>> prox_total_variation(signal, 1.0, axes=-1).round(2)
         Array([0.5, 0.5, 3.5, 3.5], dtype=float32)
@@ -435,6 +459,8 @@ def tree_penalty(
         ValueError: if nothing is chosen; and as `penalty` does.
 
     Example:
+        >>> import jax.numpy as jnp
+        >>> from optflow_jax.penalties import group_lasso, l1, tree_penalty
         >>> params = {"Dense_0": {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([9.0])}}
         >>> tree_penalty(l1, params)
         Array(3., dtype=float32)

@@ -33,7 +33,16 @@ M = TypeVar("M", bound="Metric")
 
 
 class Metric(abc.ABC):
-    """What all metrics share; a subclass says what its operator and its inner product are."""
+    """What all metrics share; a subclass says what its operator and its inner product are.
+
+    Example:
+        >>> import channel_grad, jax.numpy as jnp
+        >>> for metric in (channel_grad.L2(), channel_grad.ReweightedL2(lam=1.0)):
+        ...     assert isinstance(metric, channel_grad.Metric)
+        ...     print(metric.gradient(jnp.array([1.0, 3.0])))
+        [1. 3.]
+        [3. 5.]
+    """
 
     METHODS: ClassVar[tuple[str, ...]] = METHODS
 

@@ -46,7 +46,8 @@ def nnx_gradient():
 
 
 def nnx_pure():
-    return nnx.as_pure(nnx_state())
+    make = getattr(nnx, "as_pure", None) or nnx.to_pure_dict  # as_pure: Flax 0.12.7
+    return make(nnx_state())
 
 
 def equinox_tree():

@@ -1,4 +1,4 @@
-"""experiments/README.md lists every command, and every command has a test."""
+"""experiments/README.md lists every command, every command has a test, and command lines parse."""
 
 import importlib
 import pathlib
@@ -8,6 +8,7 @@ import pytest
 from absl import flags
 
 from experiments.cli import main as command
+from tests import markdown
 
 TESTS = pathlib.Path(__file__).resolve().parent
 EXPERIMENTS = TESTS.parents[1] / "experiments"
@@ -39,7 +40,13 @@ def test_what_the_readme_names_is_there():
     assert named == {name_of(path) for path in COMMANDS}
 
 
-@pytest.mark.parametrize("line", re.findall(r"`python -m (experiments\.[^`]+)`", TEXT))
+ROOT = EXPERIMENTS.parent
+PAGES = [ROOT / "README.md", ROOT / "docs/start.md", *sorted((ROOT / "docs/guides").glob("*.md"))]
+LINES = re.findall(r"`python -m (experiments\.[^`]+)`", TEXT)
+LINES += sorted({line for page in PAGES for line in markdown.commands(page)})
+
+
+@pytest.mark.parametrize("line", LINES)
 def test_the_command_lines_are_understood(line):
     name, *arguments = line.split()
     module = importlib.import_module(name)
@@ -47,8 +54,9 @@ def test_the_command_lines_are_understood(line):
     values = flags.FlagValues()
     define(values)
     several = getattr(module, "SEVERAL", None)
-    names = command.parse_flags(values, [name, *arguments], several=several)
-    assert names == [] or several
+    accepts = getattr(module, "NAMES", ())
+    names = command.parse_flags(values, [name, *arguments], accepts, several)
+    assert names == [] or several or accepts
 
 
 def test_nothing_but_commands_is_at_the_top():
