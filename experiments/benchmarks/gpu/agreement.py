@@ -1,7 +1,7 @@
 """Does every function of both libraries run on this device, and agree with float64?
 
 The expected numbers are computed on the CPU with NumPy in float64 from the definitions
-(`cases.py`, `cases_optflow.py`). The cases of a group are one compiled program; where that fails,
+(`cases.py` and `cases_*.py`). The cases of a group are one compiled program; where that fails,
 they run one by one, so that an error names its function.
 """
 
@@ -15,7 +15,12 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from experiments.benchmarks.gpu import cases, cases_optflow
+from experiments.benchmarks.gpu import (
+    cases,
+    cases_correlation,
+    cases_optflow,
+    cases_penalties,
+)
 from experiments.benchmarks.gpu.cases import TOLERANCES, Case
 from experiments.benchmarks.gpu.clock import Clock
 from experiments.benchmarks.gpu.runner import one_line
@@ -32,8 +37,8 @@ def groups() -> dict[str, list[Case]]:
     first = solvers.pop("optflow auto")
     return {
         "metrics": cases.metric_cases(),
-        "penalties": cases_optflow.penalty_cases(),
-        "correlation": cases.correlation_cases(),
+        "penalties": cases_penalties.penalty_cases(),
+        "correlation": cases_correlation.correlation_cases(),
         "optflow auto": first,
         "kernels": cases_optflow.kernel_cases(),
         **solvers,

@@ -9,7 +9,7 @@ import pytest
 import channel_grad
 import optflow_jax
 from channel_grad import correlation
-from experiments.benchmarks.gpu import agreement, cases, cases_optflow, setup
+from experiments.benchmarks.gpu import agreement, cases, cases_optflow, cases_penalties, setup
 from experiments.benchmarks.gpu.clock import Clock
 from optflow_jax import penalties
 
@@ -45,7 +45,9 @@ def test_the_exact_numbers_are_those_of_the_paper_s_method():
 
 
 def chosen(*names):
-    return [c for c in cases_optflow.penalty_cases() if c.name.removeprefix("penalties.") in names]
+    return [
+        c for c in cases_penalties.penalty_cases() if c.name.removeprefix("penalties.") in names
+    ]
 
 
 def test_bfloat16_has_a_tolerance_of_its_own():
