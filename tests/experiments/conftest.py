@@ -45,13 +45,3 @@ def run_process():
         )
 
     return run
-
-
-@pytest.fixture
-def quick_compilation():
-    """Compiles without most optimisations: where compiling takes longer than running."""
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)

@@ -17,7 +17,6 @@ from experiments.training.execution import Executor
 from experiments.training.settings import with_settings
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 SMALL = ("--dataset=digits", "--depth=8", "--epochs=0.2", "--evaluate_every=0.1")
 
 

@@ -9,8 +9,6 @@ from experiments.cli.flags import Derived
 from experiments.system.errors import UserError
 from experiments.training.settings import with_settings
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def test_the_papers_network_has_fifteen_million_parameters():
     task, _ = build(VggConfig(), data.load("digits"))

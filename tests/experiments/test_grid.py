@@ -5,7 +5,6 @@ import pytest
 from experiments.cli import main as command
 from tests.experiments.tiny import EXPERIMENT
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 GRID = ("--sweep=direction:output,input", "--sweep=layers:conv,all", "--grid", "--epochs=0.1")
 
 

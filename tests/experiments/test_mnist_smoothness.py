@@ -9,8 +9,6 @@ from experiments import data
 from experiments.figures import smoothness
 from experiments.mnist_smoothness import EXPERIMENT, swapped
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def test_it_trains_on_the_test_images():
     digits = data.load("digits", size=16)

@@ -18,7 +18,6 @@ from experiments.system.errors import ConfigError, NonFiniteError, UserError
 from experiments.training.execution import Executor, batches
 from experiments.training.settings import with_settings
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 # A step or two on clips so small that compiling is all the time it takes.
 SMALL = (
     "--dataset=moving_digits", "--size=16", "--train_examples=32", "--epochs=1",

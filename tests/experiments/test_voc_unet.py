@@ -19,7 +19,6 @@ from experiments.system.errors import ConfigError, UserError
 from experiments.training.config import MetricConfig
 from experiments.training.settings import record, with_settings
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 SMALL = (
     "--dataset=digit_scenes", "--train_examples=8", "--batch_size=4", "--epochs=1",
     "--evaluate_every=1", "--width=2", "--decoder_filters=1",

@@ -118,14 +118,6 @@ def _families(shape, seed):
     )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Compiling takes longer than running here; unoptimised code takes half as long to compile."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="session")
 def oracle():
     """The oracle's functions: `minimum`, `figure_2` and `families`."""

@@ -10,7 +10,7 @@ from experiments.analysis import optflow_figures
 from experiments.cli import main as command
 
 
-def test_figures_are_written_with_their_numbers(tmp_path, monkeypatch, quick_compilation):
+def test_figures_are_written_with_their_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(optflow_figures, "STEPPED", 30)
     monkeypatch.setattr(optflow_figures, "SCALED", 10)
     monkeypatch.setattr(optflow_figures, "SIZES", (3, 4))

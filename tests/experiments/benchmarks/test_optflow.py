@@ -15,9 +15,7 @@ def test_every_solver_of_the_library_is_measured():
     assert bench.SOLVERS[0] == "auto"
 
 
-def test_the_command_measures_every_method_with_its_errors(
-    tmp_path, monkeypatch, capsys, quick_compilation
-):
+def test_the_command_measures_every_method_with_its_errors(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "SETS", {"2 of 2x3x3": (2, 2, 3, 3), "other": (2, 2, 3, 3)})
     out = tmp_path / "new" / "results.json"
     results = command.call(

@@ -12,7 +12,6 @@ from experiments.models import torchvision_weights
 from experiments.models.resnet_encoder import ResNetEncoder
 from experiments.system.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 # Features of random weights and pixels, made with torch and torchvision in float64: the weights
 # are those of `random_tensors`.
 REFERENCE = json.loads((pathlib.Path(__file__).parent / "torchvision_resnets.json").read_text())

@@ -8,7 +8,6 @@ import pytest
 import channel_grad
 from experiments.models import patch_discriminator, spade
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 SHAPE = (2, 6, 10)
 
 

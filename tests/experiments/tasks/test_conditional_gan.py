@@ -19,7 +19,6 @@ from tests.experiments.small import DEVICE, HOST
 
 CLASSES = 3
 COLORS = np.array([[1, 2, 3], [40, 50, 60], [255, 0, 128]], np.uint8)
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 class Generator(nn.Module):

@@ -16,7 +16,6 @@ from experiments.training.sharding import BatchSharding
 from experiments.training.study import Run, train
 from tests.experiments.small import Small, classifier, random_dataset
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 SETTINGS = {"batch_size": 5, "epochs": 2.0, "evaluate_every": 1.0, "rate": 0.1}
 
 

@@ -21,7 +21,6 @@ from experiments.training.sharding import BatchSharding
 from experiments.training.task import Batch
 from tests.experiments.training import autoencoder, tiny_gan
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 BATCH = 16
 
 
