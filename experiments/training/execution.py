@@ -190,6 +190,18 @@ class Executor:
 
         return ReadAhead(load, order, self.plan.read_ahead, READING_THREADS)
 
+    def lowered(self, state: TrainState, steps: int, seed: int) -> jax.stages.Lowered:
+        """The program that `train` runs from this state, to look at.
+
+        Of `steps` steps where the examples stay on the device, else of one. Compiling it costs
+        nothing where `train` has compiled it already.
+        """
+        order = np.zeros((steps, self.batch_size), np.int32)
+        if self.plan.device_resident:
+            indices = self._divided(order, axis=1)
+            return self._many_steps.lower(state, self._examples, self._labels, indices, seed)
+        return self._one_step.lower(state, self._batch(order[0]), seed)
+
     def program(self, steps: int) -> tuple[Callable[..., TrainState], tuple[Any, ...]]:
         """What one dispatch of `steps` steps runs, and its arguments as shapes.
 

@@ -174,21 +174,16 @@ def test_a_singular_filter_does_not_spoil_the_block_diagonal_system(monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("shape", "direct"), [((2, 3, 5, 5), True), ((1, 40, 8, 8), False)], ids=["small", "large"]
+    ("shape", "direct"), [((3, 5, 4), True), ((40, 8, 7), False)], ids=["small", "large"]
 )
 def test_on_an_accelerator_auto_factors_small_systems_and_iterates_on_large_ones(
     monkeypatch, shape, direct
 ):
-    filters = 0.05 * np.random.RandomState(8).randn(*shape).astype(np.float32)
-    by_solver = {
-        name: optflow_jax.flow(filters, solver=name) for name in ("auto", "cg", "cholesky")
-    }
+    filters = 0.05 * np.random.RandomState(8).randn(2, *shape).astype(np.float32)
+    here = optflow_jax.flow(filters)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    jax.clear_caches()
-    there = optflow_jax.flow(filters)
-    monkeypatch.undo()
-    jax.clear_caches()
-    np.testing.assert_array_equal(by_solver["auto"].cost, by_solver["cg"].cost)
-    np.testing.assert_array_equal(there.cost, by_solver["cholesky" if direct else "cg"].cost)
-    assert bool((there.iterations == 0).all()) == direct
+    there = optflow_jax.flow(filters[:1])  # of another shape, so that it is traced again
+    assert (here.iterations > 0).all()
+    assert (there.iterations == 0).all() == direct
     assert there.converged.all()
+    np.testing.assert_allclose(there.cost, here.cost[:1], rtol=1e-5)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-
 from experiments import cifar_resnet56
 from experiments.benchmarks.gpu.setup import Setup
 from experiments.data.dataset import Dataset
 from experiments.training.config import Length, MetricConfig, OptimizerConfig
 from experiments.training.execution import Executor, batches
-from experiments.training.task import Batch
 
 
 def config(
@@ -86,17 +83,11 @@ class Training:
         Bytes may count the examples that stay on the device as read in every step:
         "resident_bytes" says how many that are.
         """
-        executor, train, seed = self.executor, self._dataset.train, self._seed
-        if executor.plan.device_resident:
-            order = jax.numpy.zeros((self.steps, executor.batch_size), jax.numpy.int32)
-            arguments = (executor._examples, executor._labels, order, seed)
-            lowered = executor._many_steps.lower(self._state, *arguments)
-            counted, resident = min(self.steps, 2), executor._examples.nbytes
-        else:
-            one = slice(executor.batch_size)
-            batch = Batch(train.examples[one], train.labels[one])
-            lowered = executor._one_step.lower(self._state, batch, seed)
-            counted, resident = 1, 0
+        executor = self.executor
+        lowered = executor.lowered(self._state, self.steps, self._seed)
+        kept = executor.plan.device_resident
+        counted = min(self.steps, 2) if kept else 1
+        resident = self._dataset.train.examples.nbytes if kept else 0
         compiled = _analysis(lowered.compile().cost_analysis(), counted)
         before = _analysis(lowered.cost_analysis(), counted)
         return {

@@ -18,7 +18,6 @@ from experiments.training import averaging
 from experiments.training.config import Length
 from experiments.training.execution import Executor, Plan, batches
 from experiments.training.sharding import BatchSharding
-from experiments.training.task import Batch
 from tests.experiments.training import autoencoder, tiny_gan
 
 BATCH = 16
@@ -117,13 +116,7 @@ def test_local_statistics_average_gradients_and_running_statistics():
 
 def collectives(executor):
     """{kind of collective: how many} in the compiled training step."""
-    chosen = np.arange(BATCH)
-    examples, labels = (
-        executor._sharding.divided(x[chosen])
-        for x in (DATASET.train.examples, DATASET.train.labels)
-    )
-    step = executor._one_step.lower(executor.initial_state(0), Batch(examples, labels), 0)
-    text = step.compile().as_text()
+    text = executor.lowered(executor.initial_state(0), 1, 0).compile().as_text()
     names = re.findall(
         r" (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)\(", text
     )
