@@ -11,7 +11,7 @@ the reader alone gives by the number of threads: what a device may use up before
 
 The file is in the system's folder for temporary files (TMPDIR). What was just written is still in
 memory; --megabytes above the machine's memory reads a disk.
-Takes 2 minutes on two CPU cores.
+Takes a minute on two CPU cores.
 """
 
 from __future__ import annotations
