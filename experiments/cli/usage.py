@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 import textwrap
 
@@ -34,6 +35,10 @@ def illegal_value(values: flags.FlagValues, message: str) -> str:
         if message.startswith(start):
             got = message[len(start) :].partition(": ")[0]
             return f"--{name}: got {got!r}; accepted: {_kind(values[name])}"
+    unreadable = re.search(r"Unable to open flagfile: \[Errno \d+\] (.*): (.*)", message)
+    if unreadable:
+        reason, file = unreadable.groups()
+        return f"--flagfile: got {file}; accepted: a file with a flag on each line ({reason})"
     return message
 
 

@@ -104,6 +104,12 @@ def test_a_wrong_verbosity_is_one_line(flag, got):
     assert ran.stderr == f"error: --verbosity: got {got}; accepted: an integer, as --verbosity=0\n"
 
 
+def test_a_flagfile_that_cannot_be_read_is_told_by_name():
+    message = r"--flagfile: got '/none/x'; accepted: .* \(No such file or directory\)$"
+    with pytest.raises(UserError, match=message):
+        command.call(lambda values: None, lambda values: None, "--flagfile=/none/x")
+
+
 def test_unraisable_errors_of_closed_loops_alone_are_left_out():
     told = []
     hook = command._without_closed_loops(told.append)
