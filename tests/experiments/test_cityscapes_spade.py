@@ -34,15 +34,13 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module")
 def engine():
-    jax.config.update("jax_disable_most_optimizations", True)
     values = {
         "width": 1, "discriminator_width": 1, "batch_size": 2, "weight_decay": 5e-4,
         "metric": "sobolev", "learning_rate": 1e-3,
     }  # fmt: skip
     dataset = data.load("digit_scenes", size=32, train=12, validation=0, test=4, edges=True)
     task, _ = spade.build(with_settings(spade.SpadeConfig(), values), dataset)
-    yield Executor(task, dataset, batch_size=2)
-    jax.config.update("jax_disable_most_optimizations", False)
+    return Executor(task, dataset, batch_size=2)
 
 
 def train(engine, folder, resume=False):
