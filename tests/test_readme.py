@@ -27,4 +27,4 @@ def test_it_is_short():
 def test_the_test_command_is_where_ci_looks_for_it():
     text = README.read_text(encoding="utf-8")
     (block,) = re.findall(r"^<!-- test command -->\n```sh\n(.*?)```", text, re.M | re.S)
-    assert block.splitlines()[-1] == "python -m pytest -n 2 --dist worksteal -q"
+    assert block.splitlines()[-1] == "python -m pytest -n 2 -q"
