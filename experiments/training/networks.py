@@ -70,15 +70,6 @@ def gradient_step(
     return stepped, aux
 
 
-def with_norms_of(state: Any, other: Any) -> Any:
-    """A task's state with the norms of another state; XLA then leaves out what computes its own."""
-
-    def replaced(leaf, source):
-        return leaf.replace(norms=source.norms) if isinstance(leaf, Network) else leaf
-
-    return jax.tree.map(replaced, state, other, is_leaf=lambda x: isinstance(x, Network))
-
-
 def networks(state: Any) -> dict[str, Network]:
     """The networks inside a task's state by their path ("" where the state is one network)."""
     found = jax.tree_util.tree_leaves_with_path(state, is_leaf=lambda x: isinstance(x, Network))
