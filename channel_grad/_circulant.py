@@ -199,7 +199,9 @@ def _choose(operator: Circulant, n: int, method: str) -> str:
     if method != "auto":
         return method
     if _is_closed_form(operator):
-        return "prefix"
+        # A product along a sharded axis would gather the array; a sum does not.
+        short = n <= value_of(_thresholds.MEAN_AS_PRODUCT_UP_TO)
+        return "dense" if short and not several_devices() else "prefix"
     if n <= _dense_up_to(has_prefix):
         return "dense"
     return "prefix" if has_prefix and n <= longest else "fft"

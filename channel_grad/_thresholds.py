@@ -52,6 +52,16 @@ PREFIX_UP_TO = {
     "other": Threshold(4096, "not measured: that of a CPU"),
 }
 
+# The longest axis for which a mean along it is taken by the dense product too.
+MEAN_AS_PRODUCT_UP_TO = {
+    "cpu": Threshold(0, _CPU),
+    "other": Threshold(
+        64,
+        "not measured: XLA merges the products of kernels of one shape, but launches a sum for "
+        "each, 27 more in a step of ResNet-56 (experiments.benchmarks.gpu_compile)",
+    ),
+}
+
 
 def value_of(thresholds: dict[str, Threshold]) -> int:
     """The number for JAX's default backend."""

@@ -6,9 +6,11 @@
 Compiles the training steps and the libraries' programs ahead of time for the GPU and prints a
 table: launches (of one training step, where a program makes many), library calls for convolutions
 and for other things, copies, collectives, conditionals, loops for which the host must read a
-predicate, and megabytes of temporary memory. Nothing is run and no time is measured: a launch costs
-about 2 microseconds, which is what a step of a small network costs. The compiled program is that of
-the GPU but for autotuning.
+predicate, billions of floating point operations, and megabytes of memory for arguments, results and
+temporary arrays. The operations are those of the program before XLA changes it, without those of
+library calls (a factorization) and with an unknown loop taken once; for several devices they are
+not counted. Nothing is run and no time is measured: a launch costs about 2 microseconds, which is
+what a step of a small network costs. The compiled program is that of the GPU but for autotuning.
 
 Takes about 8 minutes on two CPU cores; --programs='optflow*' takes seconds.
 """
@@ -96,23 +98,31 @@ def counted(name: str, gpu: gpus.GPU) -> dict[str, Any]:
         start = time.perf_counter()
         compiled = gpu_programs.compiled(program, devices)
         seconds = time.perf_counter() - start
+        flop = gpu_programs.flop(program, devices)
+    memory = compiled.memory_analysis()
     part = hlo.read(compiled.as_text())
     loop = part.longest_loop() if program.scanned else None
     return {
         **(part if loop is None else loop.body).summary(),
         "of": "a run" if loop is None else "a step",
-        "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
+        "flop": flop,
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "argument_bytes": memory.argument_size_in_bytes,
+        # What an argument hands on to a result is counted with the argument.
+        "result_bytes": memory.output_size_in_bytes - memory.alias_size_in_bytes,
         "compile_seconds": round(seconds, 1),
     }
 
 
 def table(programs: dict[str, dict[str, Any]]) -> str:
     """Markdown."""
-    header = ("program", *(name.replace("_", " ") for name in COLUMNS), "temporary MB")
+    header = ("program", *(name.replace("_", " ") for name in COLUMNS), "GFLOP", "MB")
     lines = [header, ["---"] * len(header)]
     for name, row in programs.items():
         counts = [f"{row[column]:,}" for column in COLUMNS]
-        lines.append([name, *counts, f"{row['temporary_bytes'] / 1e6:.0f}"])
+        size = sum(row[f"{kind}_bytes"] for kind in ("argument", "result", "temporary"))
+        flop = "-" if row["flop"] is None else f"{row['flop'] / 1e9:,.3g}"
+        lines.append([name, *counts, flop, f"{size / 1e6:,.3g}"])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -198,4 +198,22 @@ def compiled(program: Program, devices: list[Any]) -> Any:
     arguments = program.arguments
     if len(devices) == 1:
         arguments = _placed(arguments, jax.sharding.SingleDeviceSharding(devices[0]))
-    return jax.jit(program.function, donate_argnums=program.donated).lower(*arguments).compile()
+    return _lowered(program, arguments).compile()
+
+
+def flop(program: Program, devices: list[Any]) -> float | None:
+    """Floating point operations of one run, or of one step where the program is a scan.
+
+    Of the program as it is traced, before XLA changes it: of a compiled one for a GPU that is not
+    there XLA tells nothing. None for several devices, for the same reason. To be called inside
+    `gpu_path`.
+    """
+    if len(devices) > 1:
+        return None
+    # The analysis counts the body of a loop once, and the last step is apart from the loop.
+    steps = 2 if program.scanned else 1
+    return _lowered(program, program.arguments).cost_analysis()["flops"] / steps
+
+
+def _lowered(program: Program, arguments: tuple[Any, ...]) -> jax.stages.Lowered:
+    return jax.jit(program.function, donate_argnums=program.donated).lower(*arguments)

@@ -32,3 +32,9 @@ def test_the_table_decides_which_method_is_taken(backend, monkeypatch):
     assert [_circulant._choose(spectral, n, "auto") for n in (without, without + 1)] == [
         "dense", "fft",
     ]  # fmt: skip
+    mean, product = GreenCirculant(1.0, 1.0), _thresholds.MEAN_AS_PRODUCT_UP_TO[key].value
+    lengths = (1, product, product + 1, 10**6)
+    expected = ["prefix" if n > product else "dense" for n in lengths]
+    assert [_circulant._choose(mean, n, "auto") for n in lengths] == expected
+    monkeypatch.setattr(_circulant, "several_devices", lambda: True)
+    assert {_circulant._choose(mean, n, "auto") for n in lengths} == {"prefix"}

@@ -38,6 +38,23 @@ def test_a_dispatch_is_one_loop_over_all_steps_but_the_last_and_computes_norms_o
     assert text.count(" sqrt(") == 3  # the norms of gradient, parameters and update
 
 
+def test_operations_are_those_of_one_step():
+    square = jax.ShapeDtypeStruct((64, 64), "float32")
+    product = 2 * 64**3
+
+    def dispatch(a, b):
+        a, _ = jax.lax.scan(lambda a, _: (a @ b, None), a, length=9)
+        return a @ b
+
+    def flop(function, scanned, devices=1):
+        program = gpu_programs.Program(function, (square, square), scanned=scanned)
+        return gpu_programs.flop(program, [None] * devices)
+
+    assert flop(jax.numpy.matmul, False) == product
+    assert product <= flop(dispatch, True) < product + 64  # and the counter of the loop
+    assert flop(jax.numpy.matmul, False, devices=8) is None
+
+
 @pytest.mark.skipif(CUDA, reason="JAX's CUDA plugin is installed here")
 def test_without_the_compiler_the_command_says_what_to_install(tmp_path):
     with pytest.raises(UserError, match=r"gpu: got no CUDA compiler here .*jax\[cuda13\]"):
