@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from experiments.cli import main as command
+from tests.experiments.faults import COMPILE_QUICKLY
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -29,7 +30,7 @@ def run_main():
 def run_process():
     """run_process("cifar_resnet56", "kill_step:17", "--trials=2") runs it in a process of its own.
 
-    See faults.py. Compiling is most of the time of these runs, so it is done without optimisation.
+    See faults.py. Compiling is most of the time of these runs, so it is done quickly.
     """
 
     def run(name, fault, *arguments):
@@ -37,8 +38,7 @@ def run_process():
         return subprocess.run(
             [sys.executable, str(HERE / "faults.py"), module, fault, *arguments],
             cwd=ROOT,
-            env=os.environ
-            | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_backend_optimization_level=0"},
+            env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": COMPILE_QUICKLY},
             capture_output=True,
             text=True,
             timeout=600,

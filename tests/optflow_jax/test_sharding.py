@@ -13,10 +13,6 @@ from jax.sharding import PartitionSpec as P
 import optflow_jax
 
 COLLECTIVES = "all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter"
-# Compiling is nearly all of the time here, and XLA's older code generator takes a third of it. What
-# is communicated, and which device solves what, is decided before any code is generated. The other
-# tests of the numbers use the code that users get.
-jit = functools.partial(jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": False})
 KINDS = pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 
 
@@ -70,7 +66,7 @@ def _assert_close(got, expected):
 def test_a_sharded_batch_needs_no_communication(kind, solver):
     filters = _filters(16, 2, 3, 4)
     mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
-    function = jit(functools.partial(_everything, solver))
+    function = jax.jit(functools.partial(_everything, solver))
     sharded = _on(mesh, filters, "x")
     compiled = function.lower(sharded).compile()
     assert _collectives(compiled) == []
@@ -91,7 +87,7 @@ def test_every_axis_may_be_sharded(kind):
         cost, pull_back = jax.vjp(lambda w: optflow_jax.cost(w, solver="cg"), w)
         return cost, pull_back(jnp.ones_like(cost))
 
-    expected = jit(separate)(filters)
+    expected = jax.jit(separate)(filters)
     for spec in [
         ("x",),
         ("x", "y"),
@@ -102,7 +98,7 @@ def test_every_axis_may_be_sharded(kind):
         ("x", None, None, None, "y"),
     ]:
         sharded = _on(mesh, filters, *spec)
-        compiled = jit(separate).lower(sharded).compile()
+        compiled = jax.jit(separate).lower(sharded).compile()
         if len(spec) <= 2:
             assert _collectives(compiled) == []
         _assert_close(compiled(sharded), expected)
@@ -111,7 +107,7 @@ def test_every_axis_may_be_sharded(kind):
 def test_the_count_of_collectives_can_fail():
     """A sum over the batch does communicate, so the tests above see something."""
     mesh = jax.make_mesh((8,), ("x",))
-    total = jit(lambda w: optflow_jax.cost(w, solver="cg").sum())
+    total = jax.jit(lambda w: optflow_jax.cost(w, solver="cg").sum())
     compiled = total.lower(_on(mesh, _filters(16, 2, 3, 4), "x")).compile()
     assert set(_collectives(compiled)) == {"all-reduce"}
 
@@ -122,10 +118,10 @@ def test_a_kernel_sharded_along_any_axis(kind, axis):
     kernel = np.random.RandomState(1).randn(8, 8, 8, 8, 16).astype(np.float32)
     mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
     sharded = _on(mesh, kernel, *[None] * axis, "x")
-    slope = jit(jax.value_and_grad(functools.partial(optflow_jax.regularizer, solver="cg")))
+    slope = jax.jit(jax.value_and_grad(functools.partial(optflow_jax.regularizer, solver="cg")))
     _assert_close(slope(sharded), slope(kernel))
     torch = functools.partial(optflow_jax.collapse, layout="torch")
-    _assert_close(jit(torch)(sharded), torch(kernel))
+    _assert_close(jax.jit(torch)(sharded), torch(kernel))
 
 
 @pytest.mark.parametrize(
@@ -151,27 +147,27 @@ def test_inside_shard_map(solver, temporal):
         return (cost(w, alpha=alpha), slope, product, found), of_alpha
 
     alpha = jnp.float32(0.5)
-    sharded, alone = _on(mesh, filters, "x"), jit(everything)(filters, alpha)
+    sharded, alone = _on(mesh, filters, "x"), jax.jit(everything)(filters, alpha)
     mapped = jax.shard_map(everything, mesh=mesh, in_specs=(P("x"), P()), out_specs=(P("x"), P()))
-    _assert_close(jit(mapped)(sharded, _on(mesh, alpha)), alone)
+    _assert_close(jax.jit(mapped)(sharded, _on(mesh, alpha)), alone)
 
 
 def test_alpha_alone_may_be_sharded():
     filters, alpha = _filters(1, 2, 3, 4)[0], np.linspace(0.1, 2, 8, dtype=np.float32)
     mesh = jax.make_mesh((8,), ("x",))
     batch = np.broadcast_to(filters, (8, *filters.shape))
-    cost = jit(lambda w, a: optflow_jax.cost(w, alpha=a))
+    cost = jax.jit(lambda w, a: optflow_jax.cost(w, alpha=a))
     expected = cost(batch, alpha)
     got = cost(batch, _on(mesh, alpha, "x"))
     np.testing.assert_allclose(got, expected, rtol=1e-5)
-    each = jit(jax.vmap(lambda a: optflow_jax.cost(filters, alpha=a)))(_on(mesh, alpha, "x"))
+    each = jax.jit(jax.vmap(lambda a: optflow_jax.cost(filters, alpha=a)))(_on(mesh, alpha, "x"))
     np.testing.assert_allclose(each, expected, rtol=1e-5)
 
 
 def test_a_batch_by_vmap_and_a_mixed_mesh():
     filters = _filters(8, 2, 2, 3, 4)
-    cost = jit(functools.partial(optflow_jax.cost, solver="cg"))
-    one_by_one = jit(jax.vmap(functools.partial(optflow_jax.cost, solver="cg")))
+    cost = jax.jit(functools.partial(optflow_jax.cost, solver="cg"))
+    one_by_one = jax.jit(jax.vmap(functools.partial(optflow_jax.cost, solver="cg")))
     expected = cost(filters)
     for types in (
         (AxisType.Explicit, AxisType.Auto),
@@ -189,7 +185,7 @@ def test_loss_of_sharded_filters():
     for kind in (AxisType.Auto, AxisType.Explicit):
         mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
         sharded = _on(mesh, filters, "x")
-        loss = jit(lambda w: optflow_jax.loss(w, w, w))
+        loss = jax.jit(lambda w: optflow_jax.loss(w, w, w))
         compiled = loss.lower(sharded).compile()
         assert _collectives(compiled) == []
         np.testing.assert_allclose(compiled(sharded), loss(filters), rtol=1e-5)
@@ -200,13 +196,13 @@ def test_tiny_filters_which_are_solved_in_float64_too(kind):
     filters = 1 + 1e-3 * _filters(8, 1, 2, 2)
     mesh = jax.make_mesh((8,), ("x",), axis_types=(kind,))
     sharded, gradient = _on(mesh, filters, "x"), _functions("cg")[1]
-    slope = jit(gradient)
+    slope = jax.jit(gradient)
     compiled = slope.lower(sharded).compile()
     assert _collectives(compiled) == []
     expected = np.asarray(slope(filters))
     assert expected.dtype == np.float32
-    got = [compiled(sharded), jit(jax.vmap(gradient))(sharded)]
+    got = [compiled(sharded), jax.jit(jax.vmap(gradient))(sharded)]
     mapped = jax.shard_map(gradient, mesh=mesh, in_specs=P("x"), out_specs=P("x"))
-    got.append(jit(mapped)(sharded))
+    got.append(jax.jit(mapped)(sharded))
     for each in got:
         np.testing.assert_allclose(each, expected, rtol=1e-5, atol=1e-6 * abs(expected).max())

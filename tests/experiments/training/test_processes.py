@@ -15,6 +15,7 @@ import pytest
 from experiments.cli import main as command
 from experiments.system.errors import ConfigError
 from experiments.training.checkpoints import read_latest
+from tests.experiments.faults import COMPILE_QUICKLY
 from tests.experiments.training import tiny_gan
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -33,9 +34,7 @@ def free_port():
 def start(fault, *flags):
     command = [sys.executable, str(ROOT / "tests/experiments/faults.py")]
     command += ["tests.experiments.training.tiny_gan", fault, *FLAGS, *flags]
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_backend_optimization_level=0",
-    }  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": COMPILE_QUICKLY}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
