@@ -1,20 +1,20 @@
 """The usual penalties on weights and images, with their proximal operators.
 
-Pure functions of arrays beside the OptFlow regularizer: L1, L2, elastic net, Huber, group lasso and
-total variation. In a loss:
+They are pure functions of arrays: L1, L2, elastic net, Huber, group lasso and total variation. In a
+loss:
 
-    penalty = optflow_jax.penalties.tree_penalty(penalties.l1, params, where="kernel$")
+    penalty = penalties.tree_penalty(penalties.l1, params, where="kernel$")
     loss = data_loss + 1e-4 * penalty
 
 The proximal operator of step * f is
 
     prox(v) = argmin_x  1/2 |x - v|^2 + step f(x)
 
-and is what proximal gradient and primal-dual methods need where f has no derivative.
+Proximal gradient and primal-dual methods need it where f has no derivative.
 
-All of them compute in float32 or the wider dtype of their argument and return its dtype. Where a
-penalty has a kink its derivative is the subgradient 0, so gradients are finite everywhere; NaN in
-the argument gives NaN.
+All functions compute in float32, or in float64 for a float64 argument, and return the dtype of
+their argument. At a kink the derivative of a penalty is the subgradient 0, so gradients are finite
+everywhere. NaN in the argument gives NaN.
 """
 
 import re
@@ -63,13 +63,13 @@ def tree_penalty(
     """The sum of a penalty over chosen leaves of a tree of parameters.
 
     Args:
-        penalty: a function of an array, as those of this module or `optflow_jax.regularizer`; what
-            it returns is summed.
+        penalty: a function of an array, such as one of this module or `optflow_jax.regularizer`.
+            If it returns an array, its elements are summed.
         params: a tree of parameters.
-        where: a regular expression that is searched for in the path of a leaf, its keys joined by
-            "/"; or a function of path and leaf; or "first" for the first 3D convolution alone (see
-            `optflow_jax.first_convolution`). Default: leaves named kernel, as in Flax; biases and
-            the scales of normalisations are left alone.
+        where: a regular expression, searched for in the path of a leaf (its keys joined by "/"); or
+            a function of path and leaf; or "first" for the first 3D convolution only (see
+            `optflow_jax.first_convolution`). The default chooses leaves named kernel, as in Flax,
+            and leaves out biases and the scales of normalisations.
 
     Returns:
         A scalar, in float32 or wider.

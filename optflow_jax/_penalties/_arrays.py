@@ -11,7 +11,7 @@ Axes = int | tuple[int, ...] | None
 
 
 def widen(name: str, x):
-    """An array in the dtype of the computation, and its own dtype."""
+    """Convert x to an array of at least float32; return it and the dtype that x had."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"{name}: got {x.dtype}; accepted: a floating dtype")
@@ -19,18 +19,20 @@ def widen(name: str, x):
 
 
 def normalised_axes(name: str, axes: Axes, x) -> tuple[int, ...]:
-    """Axes as numbers >= 0; None is all of them."""
+    """Axes as numbers >= 0; None means all axes."""
     if axes is None:
         return tuple(range(x.ndim))
     given = (axes,) if isinstance(axes, int) else tuple(axes)
     exist = all(-x.ndim <= a < x.ndim for a in given)
     if not given or not exist or len({a % x.ndim for a in given}) < len(given):
-        raise ValueError(f"{name}: got {axes}; accepted: one or more axes of shape {x.shape}, once")
+        raise ValueError(
+            f"{name}: got {axes}; accepted: one or more axes of shape {x.shape}, each once"
+        )
     return tuple(a % x.ndim for a in given)
 
 
 def checked(name: str, value, accepts: Callable[[np.ndarray], np.ndarray], accepted: str):
-    """A number as an array; it is checked where its value is known already."""
+    """Convert a number to an array; check its value unless it is traced."""
     if not isinstance(value, jax.core.Tracer):
         known = np.asarray(value)
         if known.dtype.kind not in "fiuV" or not np.all(accepts(known.astype(np.float64))):
@@ -45,8 +47,8 @@ def checked_step(step):
 def norm(x, axes: tuple[int, ...], keepdims: bool = False):
     """Euclidean norms along axes, with derivative 0 at 0.
 
-    The norm is m |x / m| for any m > 0, so m is a constant to the derivative. The largest value as
-    m keeps squares from overflowing and underflowing.
+    The norm is m |x / m| for any m > 0, so m can count as a constant in the derivative. With the
+    largest absolute value for m, squares neither overflow nor underflow.
     """
     m = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axes, keepdims=True))
     m = jnp.where(m == 0, 1, m)

@@ -6,7 +6,7 @@ from optflow_jax._penalties._arrays import Axes, checked, checked_step, normalis
 
 
 def l1(x, axis: Axes = None):
-    """The sum of absolute values: few weights differ from zero at its minimum.
+    """The sum of absolute values: a loss with it has minimisers with many zeros.
 
         f(x) = sum_i |x_i|
 
@@ -34,7 +34,7 @@ def l1(x, axis: Axes = None):
 
 
 def l2(x, axis: Axes = None):
-    """The sum of squares, without a factor 1/2: spreads weight evenly.
+    """The sum of squares, without a factor 1/2: it prefers weights that are spread evenly.
 
         f(x) = sum_i x_i^2
 
@@ -102,7 +102,7 @@ def huber(x, delta=1.0, axis: Axes = None):
 
     Args:
         x: any shape, floating.
-        delta: where it becomes linear, positive; may be traced.
+        delta: the |x_i| from which f is linear, positive; may be traced.
         axis: the axes that are summed. Default: all of them; the others are a batch.
 
     Returns:
@@ -123,7 +123,7 @@ def huber(x, delta=1.0, axis: Axes = None):
     x, dtype = widen("x", x)
     delta = checked("delta", delta, lambda d: d > 0, "positive")
     size = jnp.abs(x)
-    # The square is cut off: in the linear part it could overflow, and its derivative be NaN.
+    # Clip before squaring: a large x could overflow, and its derivative be NaN.
     square = 0.5 * jnp.minimum(size, delta) ** 2
     values = square + delta * jnp.maximum(size - delta, 0)
     return jnp.sum(values, axis=normalised_axes("axis", axis, x)).astype(dtype)

@@ -6,7 +6,7 @@ from optflow_jax._penalties._arrays import Axes, checked_step, norm, normalised_
 
 
 def group_lasso(x, axis: Axes):
-    """The sum of the norms of groups: whole groups become zero.
+    """The sum of the norms of groups: a loss with it has minimisers with whole groups of zeros.
 
         f(x) = sum_g |x_g|_2
 

@@ -14,7 +14,7 @@ from optflow_jax._penalties._arrays import (
 
 
 def total_variation(x, axes: Axes = (-2, -1), kind: str = "isotropic", epsilon=0.0):
-    """The sum of the lengths of the gradient: edges are cheap, noise is not.
+    """The sum over pixels of the length of the gradient: it penalises noise more than edges.
 
     With the differences (D_a x)[i] = x[i + 1] - x[i] along each axis a, 0 at the last i:
 
@@ -23,13 +23,13 @@ def total_variation(x, axes: Axes = (-2, -1), kind: str = "isotropic", epsilon=0
 
     Args:
         x: floating; images (*batch, height, width) with the default axes.
-        axes: the axes that are differenced; the others are a batch.
+        axes: the axes along which differences are taken; the others are a batch.
         kind: "isotropic" or "anisotropic".
         epsilon: not negative; a positive one makes f smooth. May be traced.
 
     Returns:
         One value for each index of the batch, a scalar without batch, in x's dtype. With epsilon 0
-        the derivative where the gradient is 0 is 0.
+        a length of 0 has the derivative 0.
 
     Raises:
         ValueError: if x is not floating, an axis does not exist, or kind or epsilon is not
@@ -64,22 +64,22 @@ def total_variation(x, axes: Axes = (-2, -1), kind: str = "isotropic", epsilon=0
 def prox_total_variation(
     v, step, axes: Axes = (-2, -1), kind: str = "isotropic", iterations: int = 200
 ):
-    """The proximal operator of step * `total_variation`: denoising, by its dual.
+    """The proximal operator of step * `total_variation` (denoising), by iterations on its dual.
 
-    The minimiser is x = v - step D'p, where p has a vector for each pixel and solves
+    The minimiser is x = v - step D'p, where p has one vector per pixel and solves
 
         min_p  1/2 |v - step D'p|^2   with |p[i]|_2 <= 1   (anisotropic: |p_a[i]| <= 1)
 
-    Each iteration is a gradient step for p, whose length is 1 / (step^2 |D|^2) with
-    |D|^2 <= 4 * number of axes, and a projection, accelerated as in FISTA. The excess of the dual
-    objective falls as 1 / iterations^2.
+    Each iteration is a gradient step for p, of length 1 / (step^2 |D|^2) with |D|^2 <= 4 * number
+    of axes, then a projection, accelerated as in FISTA. The dual objective minus its minimum falls
+    as 1 / iterations^2.
 
     Args:
         v: floating; images (*batch, height, width) with the default axes.
         step: not negative, a scalar; may be traced.
-        axes: the axes that are differenced; the others are a batch.
+        axes: the axes along which differences are taken; the others are a batch.
         kind: "isotropic" or "anisotropic".
-        iterations: how many; more are needed for a larger step.
+        iterations: their number, at least 1; a larger step needs more.
 
     Returns:
         An array like v. Derivatives are those of the iterations.
