@@ -1,7 +1,7 @@
 """The OptFlow regularizer for the filters of 3D convolutions, exact and differentiable, in JAX.
 
-"3D ConvNets with Optical Flow Based Regularization" asks of a spatiotemporal filter that a smooth
-motion explains its frames well:
+It measures how badly a smooth motion explains the frames of a spatiotemporal filter ("3D ConvNets
+with Optical Flow Based Regularization"):
 
     >>> import jax, optflow_jax
     >>> kernel = jax.random.normal(jax.random.key(0), (3, 5, 5, 3, 8))  # (T, H, W, in, out)

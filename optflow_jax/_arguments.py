@@ -1,7 +1,7 @@
-"""Checks of arguments, and the change between the public layout and the package's own.
+"""Checks of arguments, and conversion between the public and the internal array layout.
 
-Errors read "NAME: got X; accepted: Y". Filters are `(*batch, T, H, W)` outside of the package and
-`(T, H, W, *batch)` inside.
+Errors read "NAME: got X; accepted: Y". Filters are `(*batch, T, H, W)` in public functions and
+`(T, H, W, *batch)` inside the package.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FLOATING = ("bfloat16", "float16", "float32", "float64")
 
 
 def floating(name: str, x: Any, shape: str) -> jax.Array:
-    """`x` as an array of a dtype that can be computed with; `shape` is for the error."""
+    """Convert `x` to an array and check its dtype; `shape` describes it in the error."""
     accepted = f"an array {shape} of floating dtype ({', '.join(_FLOATING)})"
     try:
         array = jnp.asarray(x)
@@ -42,7 +42,7 @@ def _short(x: Any) -> str:
 
 
 def smoothness_weight(alpha: Any) -> jax.Array:
-    """`alpha` as an array; values that are known already must be positive and finite."""
+    """Convert `alpha` to an array; values that are not traced must be positive and finite."""
     error = ValueError(f"alpha: got {_short(alpha)}; accepted: positive, finite numbers")
     if isinstance(alpha, jax.core.Tracer):
         if jnp.iscomplexobj(alpha) or not jnp.issubdtype(alpha.dtype, jnp.number):
@@ -61,7 +61,7 @@ def smoothness_weight(alpha: Any) -> jax.Array:
 
 
 def compute_dtype(dtype):
-    """The dtype that is computed in: at least float32."""
+    """The dtype of the computation: float64 for float64, float32 for all others."""
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
@@ -76,7 +76,7 @@ def to_public(x: jax.Array) -> jax.Array:
 
 
 def filters(name: str, x: Any, alpha: Any) -> tuple[jax.Array, jax.Array, Callable]:
-    """Check filters and alpha, and lay them out.
+    """Check filters and alpha, and convert them to the internal layout.
 
     Args:
         name: the argument's name, for the error.
@@ -84,8 +84,8 @@ def filters(name: str, x: Any, alpha: Any) -> tuple[jax.Array, jax.Array, Callab
         alpha: broadcastable to `batch`.
 
     Returns:
-        The filters `(T, H, W, *batch)`; alpha `(*batch,)`; and a function that gives an array the
-        dtype of `x`.
+        The filters `(T, H, W, *batch)`; alpha `(*batch,)`; and a function that casts an array
+        to the dtype of `x`.
     """
     x = floating(name, x, "(*batch, T, H, W)")
     if x.ndim < 3 or 0 in x.shape[-3:]:
@@ -93,7 +93,7 @@ def filters(name: str, x: Any, alpha: Any) -> tuple[jax.Array, jax.Array, Callab
             f"{name}: got shape {x.shape}; accepted: (*batch, T, H, W) with T, H, W of at least 1"
         )
     batch, alpha = x.shape[:-3], smoothness_weight(alpha)
-    # An explicit cast: strict dtype promotion (jax_numpy_dtype_promotion) allows no other.
+    # Cast explicitly: strict dtype promotion (jax_numpy_dtype_promotion) forbids implicit casts.
     alpha = alpha.astype(compute_dtype(x.dtype))
     try:
         alpha = jnp.broadcast_to(alpha, batch)
@@ -107,7 +107,7 @@ def filters(name: str, x: Any, alpha: Any) -> tuple[jax.Array, jax.Array, Callab
 
 
 def like(reference: str, x: Any, name: str, y: Any) -> jax.Array:
-    """Check that `y` has the shape of `x`, and lay it out as `(T, H, W, *batch)`."""
+    """Check that `y` has the shape of `x`, and convert it to `(T, H, W, *batch)`."""
     x = jnp.asarray(x)
     y = floating(name, y, f"of the shape of {reference}")
     if y.shape != x.shape:
@@ -130,7 +130,7 @@ def temporal_flag(value: Any) -> bool:
 
 
 def options(temporal: Any, solver: Any, on_failure: Any) -> tuple[bool, Any, Any]:
-    """Check the options that the solve is compiled for."""
+    """Check the options that are static in the compiled program."""
     return (
         temporal_flag(temporal),
         choice("solver", solver, _solvers.SOLVERS),

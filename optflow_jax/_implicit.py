@@ -1,19 +1,20 @@
 """The minimiser (z, u, v) as a differentiable function of a, b, c and alpha.
 
-It solves the symmetric system S x = (c, 0, 0), x = (z, u, v), of `_solvers/_problem.py`:
+The minimiser x = (z, u, v) solves the symmetric system S x = (c, 0, 0) of `_solvers/_problem.py`:
 
     alpha z - a*u - b*v = c,    -a*z - K u = 0,    -b*z - K v = 0.
 
-The implicit function theorem: a change of the coefficients changes x by the solution of the same
-system,
+By the implicit function theorem, a change of the coefficients changes x by the solution dx of the
+same system with another right-hand side,
 
     S dx = (dc - dalpha z + da*u + db*v,  da*z,  db*z).
 
-That is the derivative rule below. It is linear in the change, so it can be transposed (reverse
-mode); S is symmetric, so the transposed solve is the same solve; and since
-`jax.lax.custom_linear_solve` differentiates its own matrix by the same theorem, derivatives of
-every order and both modes follow. With a singular K (`temporal=False`) S is singular too; its
-right-hand sides stay in its range and the solvers give the u, v of least norm.
+This is the derivative rule below. It is linear in the change, so JAX can transpose it for reverse
+mode. S is symmetric, so the transposed solve is the same solve. `jax.lax.custom_linear_solve`
+differentiates the solve by the same theorem, so both modes and all orders work.
+
+Where K is singular (`temporal=False`, H and W odd), S may be singular too, for example if H = 1.
+The solvers then give the u, v of least norm.
 """
 
 import functools
@@ -31,7 +32,14 @@ from optflow_jax._solvers._problem import Problem
 
 
 class Minimum(NamedTuple):
-    """z, u and v, each `(T, H, W, N)`; whether to trust them, and the iterations, `(N,)`."""
+    """z, u and v, each `(T, H, W, *batch)`, and the report of the solver.
+
+    Attributes:
+        z: the residual of brightness constancy over alpha.
+        u, v: the flow.
+        converged: whether z, u and v are accurate, `(*batch,)`.
+        iterations: `(*batch,)`; see `optflow_jax.Flow`.
+    """
 
     z: jax.Array
     u: jax.Array
@@ -41,11 +49,11 @@ class Minimum(NamedTuple):
 
 
 def minimise(a, b, c, alpha, temporal: bool, solver: str) -> Minimum:
-    """The flow that minimises the optical flow loss, and z, the residual over alpha.
+    """The flow that minimises the optical flow loss, and z, the residual divided by alpha.
 
     Args:
-        a, b, c: the coefficients of brightness constancy, `(T, H, W, N)`.
-        alpha: `(N,)`.
+        a, b, c: the coefficients of brightness constancy, `(T, H, W, *batch)`.
+        alpha: `(*batch,)`.
         temporal: whether the flow is smooth in time.
         solver: a key of `_solvers.SOLVERS`.
 
@@ -58,7 +66,7 @@ def minimise(a, b, c, alpha, temporal: bool, solver: str) -> Minimum:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
 def _minimise(a, b, c, alpha, temporal: bool, solver: str) -> Minimum:
-    """`minimise` with its report as floats: a bool that varies over devices has no tangent."""
+    """`minimise` with its report as floats: a bool that varies over devices has no tangent type."""
     m = _solve(temporal, solver, False, a, b, alpha, c)
     return m._replace(
         converged=m.converged.astype(c.dtype), iterations=m.iterations.astype(c.dtype)
@@ -72,7 +80,7 @@ def _minimise_jvp(temporal, solver, primals, tangents):
     out = _minimise(*primals, temporal, solver)
     change = (dc - dalpha * out.z + da * out.u + db * out.v, da * out.z, db * out.z)
 
-    # S, which `custom_linear_solve` needs to differentiate the solve once more.
+    # `custom_linear_solve` needs S to differentiate the solve again.
     def matvec(x):
         z, u, v = x
         return (
@@ -84,9 +92,9 @@ def _minimise_jvp(temporal, solver, primals, tangents):
     def solve(_, rhs):
         return _solve(temporal, solver, True, a, b, alpha, *rhs)[:3]
 
-    # A symmetric solve: its transpose, which reverse mode needs, is the same solve.
+    # Reverse mode needs the transposed solve; S is symmetric, so it is the same solve.
     dz, du, dv = lax.custom_linear_solve(matvec, change, solve, symmetric=True)
-    # The report does not change with the coefficients.
+    # The report has derivative zero.
     none = jnp.zeros_like(out.converged)
     return out, Minimum(dz, du, dv, none, none)
 
@@ -102,7 +110,7 @@ def _solve(temporal: bool, solver: str, forced: bool, a, b, alpha, c, *forcing) 
 
 @functools.cache
 def _solver(temporal: bool, solver: str, forced: bool):
-    """The solver as a function of arrays alone, run by each device on its own filters."""
+    """The solver as a function of arrays only; each device runs it on its own filters."""
     return each_device(functools.partial(solve_here, temporal, solver, forced))
 
 
@@ -120,7 +128,7 @@ def solve_here(temporal: bool, solver: str, forced: bool, a, b, alpha, c, *forci
     Returns:
         The minimum; its report is `(1, 1, 1, *batch)`.
     """
-    # No other device takes part here, so all batch axes can become one axis of N filters.
+    # This runs on one device, so all batch axes can be merged into one axis of N filters.
     batch = a.shape[3:]
     flat = [x.reshape(*x.shape[:3], math.prod(batch)) for x in (a, b, alpha, c, *forcing)]
     a, b, alpha, c, *forcing = flat
@@ -130,7 +138,7 @@ def solve_here(temporal: bool, solver: str, forced: bool, a, b, alpha, c, *forci
     frames, count = (1 if temporal else len(a)), alpha.shape[0]
     merged = map(problem.smoothness.merge, (solution.z, *solution.uv))
     z, u, v = (_join_frames(x, frames) for x in merged)
-    # A filter is as good as its worst frame.
+    # A filter has converged if all of its frames have.
     converged = jnp.all(converged.reshape(frames, count), axis=0)
     iterations = jnp.max(solution.iterations.reshape(frames, count), axis=0)
     out = Minimum(z, u, v, converged[None, None, None], iterations[None, None, None])
@@ -138,11 +146,10 @@ def solve_here(temporal: bool, solver: str, forced: bool, a, b, alpha, c, *forci
 
 
 def each_device(function):
-    """`function` of arrays `(T, H, W, *batch)`, run by each device on its own filters.
+    """Make each device run `function`, of arrays `(T, H, W, *batch)`, on its own filters.
 
-    The axis of a `vmap` becomes one more axis of the batch. A batch by `vmap` is thus the same
-    program as a batch by leading axes: solvers that cannot be batched still work, and a `lax.cond`
-    inside a solver stays one.
+    `vmap` adds one more axis to the batch instead of transforming `function`. So solvers without a
+    batching rule work under `vmap`, and a `lax.cond` inside a solver still runs one branch only.
 
     Args:
         function: see `_sharding.partitioned`.
@@ -173,14 +180,14 @@ def _repeated(x, size: int):
 
 
 def _problem(a, b, alpha, c, forcing, temporal: bool) -> Problem:
-    """The systems in class order; without the temporal term every frame is a system of its own."""
+    """The systems in class order; without the temporal term each frame is a separate system."""
     k = smoothness(*a.shape[:3], temporal)
     frames = 1 if temporal else len(a)
     parts = [k.split(_split_frames(x, frames)) for x in (a, b, c, *(forcing or ()))]
     forced = bool(forcing)
     forcing = jnp.stack(parts[3:]) if forced else None
     alpha = jnp.tile(alpha, frames)
-    # The unit of flow is one pixel per frame; a derivative of the flow has no unit of its own.
+    # The flow has an absolute tolerance, in pixels per frame; its derivatives have a relative one.
     unit = jnp.zeros_like(alpha) if forced else jnp.ones_like(alpha)
     return Problem(jnp.stack(parts[:2]), alpha, parts[2], forcing, unit, k)
 

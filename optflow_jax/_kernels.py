@@ -1,9 +1,9 @@
-"""From the kernels of 3D convolutions to a regularizer of a network.
+"""The OptFlow regularizer of the 3D convolution kernels of a network.
 
 A Flax or Haiku kernel is `(T, H, W, in, out)`, a PyTorch or Equinox kernel `(out, in, T, H, W)`.
-The paper collapses the input channels linearly, so that every output channel is one spatiotemporal
-filter ("3D ConvNets with Optical Flow Based Regularization", section 3.3); for colour input with
-the luminance weights, which reproduce the paper's printed costs.
+The paper takes a weighted sum over the input channels, so that every output channel is one
+spatiotemporal filter ("3D ConvNets with Optical Flow Based Regularization", section 3.3). For
+colour input the luminance weights reproduce the paper's printed costs.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def _collapse(kernel: Any, channels: Any, layout: Any) -> tuple[jax.Array, Any]:
     mesh, entries = explicit_spec(kernel)
     if mesh is None:
         return jnp.einsum(formula, kernel, weights, precision="highest"), dtype
-    # Explicit axes ask where the result lies: every axis of the kernel stays, the sum over input
-    # channels is completed across devices.
+    # With Explicit mesh axes the sharding of the result must be given. Each axis keeps its sharding
+    # of the kernel; the sum over input channels is completed across devices.
     named = dict(zip(formula.split(",")[0], entries, strict=True))
     weights = jax.sharding.reshard(weights, NamedSharding(mesh, PartitionSpec(named["i"])))
     out = NamedSharding(mesh, PartitionSpec(*(named[axis] for axis in "othw")))
@@ -91,18 +91,18 @@ def collapse(
 
     Args:
         kernel: the kernel of a 3D convolution, in the order that `layout` says.
-        channels: how to weigh the input channels: "mean"; "rgb" or "bgr", luminance; or `in`
-            weights.
-        layout: "flax" for `(T, H, W, in, out)`, also Haiku's order; "torch" for `(out, in, T, H,
-            W)`, also Equinox's order.
+        channels: how to weigh the input channels: "mean"; "rgb" or "bgr" for luminance; or one
+            weight for each input channel.
+        layout: "flax" for `(T, H, W, in, out)`, as in Flax and Haiku; "torch" for `(out, in, T, H,
+            W)`, as in PyTorch and Equinox.
 
     Returns:
         The filters, `(out, T, H, W)`, in the kernel's dtype.
 
     Raises:
-        ValueError: for a kernel whose rank is not five or whose dtype is not floating, an unknown
-            name, "rgb" or "bgr" with other than three input channels, or weights of another number
-            than `in`.
+        ValueError: if the kernel's rank is not five or its dtype is not floating, if a name is
+            unknown, if "rgb" or "bgr" is given and there are not three input channels, or if the
+            number of weights is not `in`.
 
     Source: "3D ConvNets with Optical Flow Based Regularization", section 3.3.
 
@@ -127,9 +127,9 @@ def regularizer(
     layout: Layout = "flax",
     on_failure: OnFailure = "nan",
 ) -> Float[Array, ""]:
-    """The mean of R over the filters of a kernel.
+    """The mean of R (see `cost`) over the filters of a kernel.
 
-    The paper's strengths, 1e-2 to 1e5, multiply this.
+    The paper multiplies it by a strength of 1e-2 to 1e5.
 
     Args:
         kernel: the kernel of a 3D convolution, as for `collapse`.
@@ -140,7 +140,7 @@ def regularizer(
         layout: as for `collapse`.
         on_failure: "nan": one filter without an accurate solution makes the mean NaN. "drop": the
             mean is over the other filters (0 if there are none), and the gradient of a dropped
-            filter is zero. A filter that contains NaN is dropped too, so watch the weights.
+            filter is zero. A filter that contains NaN is dropped too, so check the weights for NaN.
 
     Returns:
         A scalar in the kernel's dtype.
@@ -168,12 +168,13 @@ def regularizer(
 
 
 def first_convolution(params: Any, *, layout: Layout | None = None) -> str:
-    """The path of the first 3D convolution's kernel, by the numbers in the names.
+    """The path of the first 3D convolution's kernel, found by the numbers in the paths.
 
-    A tree of parameters does not know the order of the layers, only their names. When its kernels
-    of rank five are named alike but for numbers (`Conv_0/kernel`, `Conv_1/kernel`, ...), the first
-    is the one with the smallest numbers; anything else would be a guess. Stacks of 2D kernels,
-    recognised by their bias or by the name of a lifted module, are not 3D convolutions.
+    A tree of parameters holds the names of the layers, not their order. If the paths of all kernels
+    of rank five differ in numbers only (`Conv_0/kernel`, `Conv_1/kernel`, ...), the first is the
+    one with the smallest numbers; otherwise the order is unknown, which is an error. Stacks of 2D
+    kernels, recognised by their bias or by the name of a vectorised or scanned module, do not
+    count as 3D convolutions.
 
     Args:
         params: a tree of parameters.
@@ -183,8 +184,8 @@ def first_convolution(params: Any, *, layout: Layout | None = None) -> str:
         The path, keys joined by "/"; NNX's ending "/value" is left out.
 
     Raises:
-        ValueError: if there is no 3D kernel, the names do not tell which is first, or a leaf named
-            "weight" comes without a layout.
+        ValueError: if there is no 3D kernel, if the paths do not tell which is first, or if a leaf
+            is named "weight" and `layout` is None.
 
     Example:
         >>> import jax.numpy as jnp, optflow_jax
@@ -195,7 +196,7 @@ def first_convolution(params: Any, *, layout: Layout | None = None) -> str:
     leaves = _leaves(params)
     paths = list(_convolutions(leaves, layout))
     if len({re.sub(r"_?\d+", "", path) for path in paths}) > 1:
-        raise ValueError(f"where: got 'first' for {paths}, which have no order; accepted: a path")
+        raise ValueError(f"where: got 'first' for {paths}, which have no order; accepted: one path")
     return min(paths, key=lambda path: [int(number) for number in re.findall(r"\d+", path)])
 
 
@@ -214,24 +215,24 @@ def tree_regularizer(
 
     Args:
         params: a tree of parameters with the kernels of 3D convolutions.
-        where: "first" for the first convolution only (see `first_convolution`); "all" for every 3D
-            convolution; else a regular expression that is searched for in the path of a leaf, its
-            keys joined by "/" (NNX's ending "/value" is left out); or a function of path and leaf.
+        where: which leaves. "first": the first convolution only (see `first_convolution`). "all":
+            every 3D convolution. Any other string: a regular expression, searched for in the path
+            of a leaf (its keys joined by "/", without NNX's ending "/value"). A function of path
+            and leaf: those for which it is true.
         channels: as for `regularizer`, for every chosen leaf.
         alpha: as for `regularizer`.
         temporal: as for `regularizer`.
         solver: as for `regularizer`.
-        layout: "flax" or "torch", as for `collapse`. Needed for leaves named "weight", which
-            PyTorch, Equinox and others use in different orders; other names are Flax's or Haiku's
-            if it is not given.
+        layout: "flax" or "torch", as for `collapse`. It must be given for leaves named "weight",
+            whose axes libraries order differently. For all other names None means "flax".
         on_failure: as for `regularizer`.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: if nothing is chosen, a chosen leaf is not of rank five or is a stack of 2D
-            kernels, or is named "weight" and comes without a layout; and as `regularizer` does.
+        ValueError: if nothing is chosen; if a chosen leaf is not of rank five, is a stack of 2D
+            kernels, or is named "weight" and `layout` is None; and as `regularizer` does.
 
     Source: "3D ConvNets with Optical Flow Based Regularization", section 4.3 (the first layer).
 
@@ -251,7 +252,7 @@ def tree_regularizer(
         matches = _matcher(where)
         names = [path for path, leaf in leaves.items() if matches(path, leaf)]
         if not names:
-            raise ValueError(f"where: got {where!r}; accepted: one that chooses of {list(leaves)}")
+            raise ValueError(f"where: got {where!r}; accepted: a choice from {list(leaves)}")
         for path in names:
             if jnp.ndim(leaves[path]) != 5:
                 raise ValueError(
@@ -279,7 +280,7 @@ def tree_regularizer(
 
 
 def _matcher(where: Any) -> Callable[[str, Any], Any]:
-    """The function of path and leaf that `where` stands for."""
+    """Convert `where` to a function of path and leaf."""
     if callable(where):
         return where
     accepted = "'first', 'all', a regular expression or a function of path and leaf"
@@ -314,7 +315,7 @@ def _convolutions(leaves: dict[str, Any], layout: str | None) -> dict[str, Any]:
 
 
 def _require_layout(paths: list[str], layout: str | None) -> None:
-    """A leaf named "weight" is `(out, in, T, H, W)` in PyTorch and Equinox, but not everywhere."""
+    """Raise if a leaf is named "weight" and no layout is given: libraries order it differently."""
     for path in paths:
         if layout is None and path.rpartition("/")[2] == "weight":
             raise ValueError(

@@ -1,14 +1,14 @@
 """The optical flow loss L(W, U, V): brightness constancy plus smoothness.
 
-"3D ConvNets with Optical Flow Based Regularization", equation 3. With
+"3D ConvNets with Optical Flow Based Regularization", equation 3. With `*` elementwise and
 
     a = W D_x'      b = D_y W      c = W[t + 1] - W[t],  W[T + 1] = 0
 
     L(W, U, V) = 1/2 ( |a*U + b*V + c|^2 + alpha (U'KU + V'KV) )
 
-where K is the sum of D'D over rows, columns and, if `temporal`, frames (the paper's section 3.1
-and the sentence after its S(U, V) ask for the temporal part; its printed costs come out with it
-and not without).
+K is the sum of D'D over rows, columns and, if `temporal`, frames. The paper asks for the temporal
+part in section 3.1 and in the sentence after its S(U, V), and its printed costs contain it. The
+differences D are those of `_operators.py`.
 
 Inside the package arrays are `(T, H, W, *batch)`.
 """
@@ -77,8 +77,8 @@ def slopes(u, v, r, temporal: bool):
 def attained(a, b, c, alpha, z, u, v):
     """R from the solution of the system in `_solvers/_problem.py`, `(*batch,)`.
 
-    R is the maximum over z of alpha (c'z - z'Mz / 2), Mz = alpha z - a*u - b*v: an error of z
-    enters squared.
+    R is the maximum over z of alpha (c'z - z'Mz / 2) with Mz = alpha z - a*u - b*v, so an error of
+    z changes it in second order only.
     """
     half = 0.5 * z * (alpha * z - a * u - b * v)
     total = jnp.sum(z * c - half, axis=(0, 1, 2))
@@ -96,7 +96,7 @@ def loss(
     """The optical flow loss L(W, U, V) of equation 3.
 
     Args:
-        filters: W, `(*batch, T, H, W)`: one spatiotemporal filter per leading index.
+        filters: W, `(*batch, T, H, W)`: one spatiotemporal filter for each index of the batch.
         u: horizontal flow in pixels per frame, of the filters' shape.
         v: vertical flow in pixels per frame, of the filters' shape.
         alpha: the weight of smoothness, positive and finite, broadcastable to `batch`; may be
@@ -107,8 +107,9 @@ def loss(
         The loss, `(*batch,)`, in the filters' dtype.
 
     Raises:
-        ValueError: for arrays of less than three axes, of differing shapes, of a dtype that is not
-            floating, or for an `alpha` that is not positive.
+        ValueError: if an array has fewer than three axes or a dtype that is not floating, if the
+            shapes differ, or if `alpha` is not positive and finite or does not broadcast to
+            `batch`.
 
     Source: "3D ConvNets with Optical Flow Based Regularization", equation 3.
 

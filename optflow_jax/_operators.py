@@ -8,10 +8,10 @@ The matrix of the smoothness term ("3D ConvNets with Optical Flow Based Regulari
 
     K = Dt'Dt (x) I (x) I  +  I (x) Dy'Dy (x) I  +  I (x) I (x) Dx'Dx.
 
-`D` couples the pixels i - 1 and i + 1, so `D'D` couples i - 2, i and i + 2: rows of different
-parity never meet, nor do columns, and K falls apart EXACTLY into four parity classes (y mod 2, x
-mod 2). Everything below works class by class. K depends on the shape only; its inverse is a
-constant of the compiled program.
+`D` couples the pixels i - 1 and i + 1, so `D'D` couples i - 2, i and i + 2. K therefore never
+couples rows, or columns, of different parity: it is exactly block diagonal in four parity classes
+(y mod 2, x mod 2). Everything below works class by class. K depends only on the shape of a filter,
+so its inverse is a constant of the compiled program.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from jax import lax
 from optflow_jax import _thresholds
 from optflow_jax._thresholds import value_of
 
-# Accelerators would otherwise round float32 factors to fewer bits.
+# At the default precision accelerators round float32 factors to fewer bits.
 matmul = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 
 
@@ -61,7 +61,8 @@ def _space_spectrum(gram, parity: int) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues and eigenvectors (columns) of `D'D` on the pixels of one parity."""
     size = len(gram)
     values, vectors = np.linalg.eigh(gram[parity::2, parity::2])
-    if size % 2 and not parity:  # D is skew: of odd order it has the null vector (1, 0, 1, ..., 1)
+    # D is skew-symmetric, so for odd sizes it has a null vector, (1, 0, 1, ..., 1). Make it exact.
+    if size % 2 and not parity:
         values[0], vectors[:, 0] = 0.0, 1.0 / np.sqrt(len(values))
     return values, vectors
 
@@ -76,9 +77,9 @@ def _gram(size: int, before: int) -> np.ndarray:
 class Parity:
     """The pixels with `y % 2 == row` and `x % 2 == column`, and K restricted to them.
 
-    K = Q diag(eigenvalues) Q' with Q the Kronecker product of three small orthogonal matrices; all
-    arrays are float64 NumPy, `weights` is `1 / eigenvalues` of shape `(T, h, w)` with 0 for the
-    null vector.
+    K = Q diag(eigenvalues) Q', where Q is the Kronecker product of three small orthogonal matrices,
+    `time`, `rows` and `columns`. `weights` is `1 / eigenvalues`, `(T, h, w)`, and 0 for the null
+    vector. All arrays are float64 NumPy arrays.
     """
 
     row: int
@@ -100,7 +101,7 @@ class Parity:
 
     @property
     def singular(self) -> bool:
-        """Whether K has a null vector on this class (then it is the constant one)."""
+        """Whether K has a null vector on this class; that vector is constant."""
         return not self.weights.all()
 
     @functools.cached_property
@@ -124,12 +125,12 @@ class Parity:
     def inverse(self, x):
         """`K^+ x` for `x` of shape `(size, M)`.
 
-        Three ways, each the fastest somewhere on CPU. The dense matrix for the smallest classes
-        and for a single frame. Otherwise diagonalise in time: one product over all frames, one
-        small dense matrix per temporal mode, one product back; for 64 filters of 7 x 7 x 7 it
-        takes 0.65 of the dense time and for 16 of 16 x 16 x 16, 0.12. For frames so large that
-        these matrices are many megabytes, diagonalise rows and columns too ("fast
-        diagonalisation").
+        There are three methods, each the fastest for some sizes on a CPU. The smallest classes and
+        moderately large single frames take the dense matrix. The others are diagonalised in time:
+        one product over all frames, one small dense matrix for each temporal mode, one product
+        back. This takes 0.65 of the dense time for 64 filters of 7 x 7 x 7, and 0.12 for 16 of 16 x
+        16 x 16. For frames so large that the small matrices take many megabytes, rows and columns
+        are diagonalised too ("fast diagonalisation").
         """
         frames, height, width = self.shape
         dense, modes = map(value_of, (_thresholds.DENSE_UP_TO, _thresholds.MODES_UP_TO))
@@ -164,8 +165,8 @@ class Smoothness:
     """K of filters of one shape, by parity classes.
 
     Pixels are permuted into "class order": the classes one after the other, each `(T, h, w)`
-    flattened. A singular class, if there is one, comes first (`null` is its size, else 0): without
-    the temporal term K is singular exactly when H and W are both odd.
+    flattened. K is singular only without the temporal term and with H and W both odd. Then one
+    class is singular; it comes first, and `null` is its size.
     """
 
     shape: tuple[int, int, int]
@@ -213,7 +214,7 @@ class Smoothness:
         return functools.reduce(jnp.add, spread)
 
     def entries(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """K in class order as rows, columns and values; coordinates repeat, values add."""
+        """K in class order as rows, columns and values; values at the same coordinates add up."""
         pixels = np.arange(self.size).reshape(self.shape)
         permuted = [pixels[:, c.row :: 2, c.column :: 2].ravel() for c in self.classes]
         order = np.argsort(np.concatenate(permuted))
@@ -234,7 +235,7 @@ class Smoothness:
         return [x[i:j] for i, j in zip(offsets[:-1], offsets[1:], strict=True)]
 
     def inverse_pair(self, pair):
-        """`K^+` of two arrays in class order, `(2, n, N)`; each class takes both in one product."""
+        """`K^+ x` for two x in class order, `(2, n, N)`; one product per class computes both."""
         count = pair.shape[-1]
         both = [
             c.inverse(jnp.concatenate([x, y], axis=1))
@@ -259,7 +260,7 @@ def _spread(size: int, parity: int) -> tuple[int, int, int]:
 
 @functools.lru_cache(maxsize=256)
 def smoothness(frames: int, height: int, width: int, temporal: bool) -> Smoothness:
-    """K of filters `(T, H, W)`; without the temporal term, K of one frame: frames do not meet then.
+    """K of filters `(T, H, W)`; without the temporal term, K of one frame (frames are independent).
 
     Args:
         frames, height, width: the filter's shape.

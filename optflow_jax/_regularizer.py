@@ -6,13 +6,13 @@ The derivative rule. With (U*, V*) the minimiser, R(W) = L(W, U*(W), V*(W)), and
 
     dR/dW = dL/dW + (dU*/dW)' dL/dU + (dV*/dW)' dL/dV = dL/dW,
 
-since dL/dU = dL/dV = 0 at the minimiser: the envelope theorem. In the same way dR/dalpha = (U'KU +
-V'KV) / 2. The backward pass is these two formulas, a few differences of arrays that the forward
-pass left; no second solve. They are functions of U*, V* and the residual, whose own derivatives
-come from the implicit function theorem (`_implicit.py`); that is how derivatives of second and
-higher order are right.
+since dL/dU = dL/dV = 0 at the minimiser (the envelope theorem). In the same way dR/dalpha = (U'KU
++ V'KV) / 2. The backward pass evaluates these two formulas: a few differences of arrays that the
+forward pass has stored, and no second solve. The formulas contain U*, V* and the residual. The
+derivatives of these come from the implicit function theorem (`_implicit.py`), so derivatives of
+second and higher order are right, too.
 
-From `cost` to a solver, and where each step is:
+The chain of calls from `cost` to a solver:
 
     cost, cost_forward, flow                  public; arrays (*batch, T, H, W)
       _arguments.filters                      check; lay out as (T, H, W, *batch)
@@ -22,10 +22,10 @@ From `cost` to a solver, and where each step is:
           _implicit.minimise                  a, b, c -> z, u, v, and their derivative rule
             _sharding.partitioned             each device takes its own filters
               Smoothness.split                pixels -> the four parity classes; batch -> N filters
-              _solvers.run                    scale each filter, try solvers in order, judge
+              _solvers.run                    scale each filter, try solvers in order, check
                 _cg, _cholesky, ...           solve(Problem) -> Solution
           _objective.attained, slopes         R, dR/dW and dR/dalpha
-          _tiny.corrected                     the smallest filters only: the same in float64
+          _tiny.corrected                     the smallest filters only: recompute in float64
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class Flow(NamedTuple):
         residual: the violation of brightness constancy, a*u + b*v + c, `(*batch, T, H, W)`.
         cost: R(W), `(*batch,)`.
         converged: whether the numbers are accurate, `(*batch,)` bool.
-        iterations: of "cg"; of refinement for the sparse solvers; 0 for "cholesky"; `(*batch,)`.
+        iterations: `(*batch,)`; steps of conjugate gradients; for the sparse solvers, rounds of
+            refinement that improved the filter; 0 for "cholesky".
 
     Example:
         >>> import jax.numpy as jnp, optflow_jax
@@ -78,14 +79,14 @@ class Flow(NamedTuple):
 def _evaluate(w, alpha, temporal, solver, on_failure):
     """The cost, whether it is accurate, and its slopes dR/dW and dR/dalpha.
 
-    A filter whose solution is not accurate gets NaN for cost and residual, hence for the gradient;
-    or zeros, with `on_failure="drop"`.
+    A filter whose solution is not accurate gets NaN for cost and residual, hence for the gradient.
+    With `on_failure="drop"` it gets zeros instead.
     """
     a, b, c = brightness(w)
     m = minimise(a, b, c, alpha, temporal, solver)
     given = w, alpha
     if on_failure == "drop":
-        # NaN from such a filter would pass through its products with zero: replace u and v, too.
+        # 0 times NaN is NaN: replace every array of such a filter that enters cost and slopes.
         z, u, v = (jnp.where(m.converged, x, 0) for x in (m.z, m.u, m.v))
         m = m._replace(z=z, u=u, v=v)
         a, b, c = (jnp.where(m.converged, x, 0) for x in (a, b, c))
@@ -118,7 +119,7 @@ def _cost_jvp(temporal, solver, on_failure, primals, tangents):
     return (value, converged), (change, jnp.zeros_like(converged))
 
 
-# `cost` promises a `jax.custom_vjp`: forward mode of it is refused, not slow by surprise.
+# `cost` is a `jax.custom_vjp`: JAX refuses its forward mode, which `cost_forward` offers.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _cost_reverse(w, alpha, temporal, solver, on_failure):
     return _cost(w, alpha, temporal, solver, on_failure)
@@ -139,10 +140,10 @@ def _cost_reverse_bwd(temporal, solver, on_failure, pull_back, cotangents):
 _cost_reverse.defvjp(_cost_reverse_fwd, _cost_reverse_bwd)
 
 
-# Compiled here so that a call outside `jax.jit` is one program too.
+# Compiled here so that a call outside `jax.jit` runs as one program, too.
 @functools.partial(jax.jit, static_argnums=(0, 3, 4, 5))
 def _costs(rule, w, alpha, temporal, solver, on_failure):
-    """The costs by one of the rules, and which are accurate, both `(*batch,)`."""
+    """The costs by a rule (`_cost` or `_cost_reverse`), and which are accurate, `(*batch,)`."""
 
     return rule(*whole_pixels(w, alpha), temporal, solver, on_failure)
 
@@ -187,49 +188,50 @@ def cost(
 ) -> Float[Array, "*batch"]:
     """R(W), the least optical flow loss of each filter over all flows (equation 4).
 
-    Its gradient is the envelope theorem's (equation 5) and costs no second solve. Reverse mode of
-    any order works (`jax.grad` of `jax.grad`, Hessian-vector products by reverse over reverse,
-    forward over reverse); forward mode of the function itself does not, as always with
-    `jax.custom_vjp`: use `cost_forward` for that.
+    The gradient comes from the envelope theorem (equation 5) and needs no second solve. Reverse
+    mode of any order works: `jax.grad` of `jax.grad`, and Hessian-vector products by reverse over
+    reverse or forward over reverse. Forward mode of the function itself does not work, as for every
+    `jax.custom_vjp`; use `cost_forward` for it.
 
-    Accuracy. In float32 cost and gradient are within 1e-5 relative (of gradients in norm, filter by
-    filter) of float64 for weights of scale 1e-3 to 1e2, alpha of 1e-2 to 1e2 and sizes of 1 to 16
-    with "auto", "cg" and "cholesky". Very small frames (4 x 4 or 1 x 8 pixels, say; one frame or
-    `temporal=False`) are solved in float64 as well, because the terms of their gradient may cancel.
-    The paper's Hessian, which the sparse solvers work on, is too ill-conditioned for float32 where
-    |w|^2 / alpha is beyond about 1e4 (and, with `temporal=False` and odd H and W, below about
-    1e-3); most filters still succeed there by refinement. Weights whose squares overflow, beyond
-    about 1e18, count as infinite.
+    Accuracy. In float32 the relative error of cost and gradient (its norm, filter by filter) is at
+    most 1e-5 for weights of scale 1e-3 to 1e2, alpha of 1e-2 to 1e2 and T, H, W of 1 to 16 with
+    "auto", "cg" and "cholesky". Very small frames (up to 4 x 4 or 1 x 8 pixels, say) are also
+    solved in float64 if T = 1 or `temporal=False`, because the terms of their gradient may cancel.
+    The sparse solvers work on the paper's Hessian, which is too ill-conditioned for float32 where
+    |w|^2 / alpha is above about 1e4 (and, with `temporal=False` and odd H and W, below about 1e-3);
+    refinement still makes most filters accurate there. Weights above about 1e18, whose squares
+    overflow in float32, count as infinite.
 
-    A filter whose solution is not accurate has NaN for cost and gradient, as has a filter that
-    contains NaN or infinity; the others are not touched. `flow` tells which ones by `converged`,
-    and gives the numbers that there are.
+    Cost and gradient are NaN for a filter without an accurate solution, and for a filter that
+    contains NaN or infinity; with `on_failure="drop"` they are zero. Other filters are not
+    affected. `flow` reports such filters as not `converged`, with the numbers that were found.
 
     Devices. Filters may be sharded over devices along any batch axis, on Auto and Explicit meshes
     and in `jax.shard_map`: each device solves its own filters, without communication. Sharded
     pixels are gathered first.
 
-    "sparse_direct" calls back to SciPy on a CPU, which is JAX's own doing. For float64 there, set
+    On a CPU JAX implements "sparse_direct" by a callback to SciPy. For float64 there, set
     `jax_enable_x64` globally: the callback's thread does not see a local `jax.enable_x64`.
 
     Args:
         filters: W, `(*batch, T, H, W)`, floating; bfloat16 and float16 are computed in float32.
         alpha: the weight of smoothness, positive and finite, broadcastable to `batch`; may be
             traced and differentiated. Choose it by the scale of the weights: R(s W; s^2 alpha) =
-            s^2 R(W; alpha), and where alpha is far above the mean square of the weights the flow
-            explains next to nothing and R is half the squared difference of successive frames.
+            s^2 R(W; alpha). Where alpha is far above the mean square of the weights, the flow
+            explains next to nothing, and R is nearly half the sum of the squared differences of
+            successive frames.
         temporal: whether the flow is smooth in time as well as in space.
         solver: "auto", "cg", "cholesky", "sparse_cg" or "sparse_direct".
-        on_failure: the cost of a filter without an accurate solution: "nan", or "drop" for zero
-            with a zero gradient.
+        on_failure: what a filter without an accurate solution gets: "nan", NaN; "drop", zero cost
+            and zero gradient.
 
     Returns:
         The costs, `(*batch,)`, in the filters' dtype.
 
     Raises:
-        ValueError: for filters of less than three axes or of a dtype that is not floating, an
-            `alpha` that is not positive and finite or does not broadcast to `batch`, or an unknown
-            solver or `on_failure`.
+        ValueError: if the filters have fewer than three axes or a dtype that is not floating, if
+            `alpha` is not positive and finite or does not broadcast to `batch`, or if `temporal`,
+            `solver` or `on_failure` is not accepted.
 
     Source: "3D ConvNets with Optical Flow Based Regularization", equations 4 and 5.
 
@@ -252,10 +254,10 @@ def cost_forward(
 ) -> Float[Array, "*batch"]:
     """`cost`, differentiable in forward mode too.
 
-    For `jax.jvp`, `jax.linearize`, `jax.hessian` and `jax.jacfwd`. The same code and numbers as
-    `cost` under a `jax.custom_jvp` in place of the `jax.custom_vjp`: its tangent is the inner
-    product of the envelope theorem's gradient with the change, so it is transposable, and reverse
-    mode works as well.
+    Use it with `jax.jvp`, `jax.linearize`, `jax.hessian` and `jax.jacfwd`. It runs the same code as
+    `cost`, under a `jax.custom_jvp` in place of the `jax.custom_vjp`. Its tangent is the inner
+    product of the envelope theorem's gradient with the change of the arguments. JAX can transpose
+    that, so reverse mode works as well.
 
     Args:
         filters: as for `cost`.
@@ -290,8 +292,9 @@ def flow(
 ) -> Flow:
     """The flow that minimises the optical flow loss of each filter, and the report of the solver.
 
-    Everything in it is differentiable, in both modes, by the implicit function theorem. With
-    `temporal=False` and odd H and W the flow is not unique; the one of least norm is returned.
+    u, v, residual and cost are differentiable, in both modes, by the implicit function theorem.
+    With `temporal=False` and odd H and W the flow of some filters is not unique (those with H = 1,
+    for example); for them the flow of least norm is returned.
 
     Args:
         filters: as for `cost`.
@@ -300,7 +303,7 @@ def flow(
         solver: as for `cost`.
 
     Returns:
-        A `Flow`. Where `converged` is False its numbers are the best that the solver could do (NaN
+        A `Flow`. Where `converged` is False it holds the best numbers that the solver found (NaN
         for a filter that is not finite); the function `cost` returns NaN there.
 
     Raises:

@@ -1,18 +1,18 @@
-"""Filters that are spread over many devices: each device solves its own filters, and none waits.
+"""Filters that are sharded over many devices: each device solves its own filters, without waiting.
 
-Filters are independent, but a loop that runs until all of them have converged is not: compiled for
-many devices it asks all of them after every iteration. So the solver runs as one program per device
-on that device's filters. JAX shards arrays in three ways, and each needs its own step:
+Filters are independent, but a loop that runs until all of them have converged, compiled for many
+devices, makes these communicate after every iteration. So each device runs a program of its own on
+its own filters. JAX shards arrays in three ways, and each needs its own step:
 
 - Explicit mesh axes (`jax.make_mesh`): the sharding is part of an array's type. `partitioned` calls
   `jax.shard_map` with it.
-- Auto mesh axes: the sharding is known when XLA partitions the program. `partitioned` makes the
-  solver one operation of which XLA is told how to split it.
+- Auto mesh axes: the sharding is known only when XLA partitions the program. `partitioned` makes
+  the solver one operation, and tells XLA how to split it.
 - Manual mesh axes, inside the caller's own `jax.shard_map`: arrays are local already. `alike` makes
-  all of them vary over the same mesh axes, which loops and derivative rules ask for.
+  all of them vary over the same mesh axes, as loops and derivative rules require.
 
 Arrays are `(T, H, W, *batch)` here; those without pixels are `(*batch,)` or `(1, 1, 1, *batch)`.
-Pixels are never split.
+The pixels of a filter are never split.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def explicit_spec(x: jax.Array) -> tuple[jax.sharding.AbstractMesh | None, tuple
     """The mesh and the partition of each axis of `x` over Explicit mesh axes.
 
     Returns:
-        `mesh, entries`; the mesh is None, and the entries are too, where no mesh axis is Explicit.
+        `mesh, entries`. If no mesh axis is Explicit, the mesh and all entries are None.
     """
     sharding = jax.typeof(x).sharding
     if AxisType.Explicit not in sharding.mesh.axis_types:
@@ -53,9 +53,9 @@ def whole_pixels(w: jax.Array, alpha: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _shard_alike(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Reshard over Explicit mesh axes: the batch as the first array that shards it, pixels whole.
+    """Reshard over Explicit mesh axes: all batches as the first one that is sharded, pixels whole.
 
-    The batch axes are the last ones.
+    The batch axes are the last axes of each array.
     """
     specs = [explicit_spec(x) for x in arrays]
     mesh = next(mesh for mesh, _ in specs if mesh is not None)
@@ -98,10 +98,10 @@ def partitioned(function: Callable) -> Callable:
 
     Args:
         function: from arrays of rank `3 + batch` to a tree of such arrays; `(1, 1, 1)` stands for
-            the pixels where an array has none. It must treat all members of the batch alike.
+            the pixels where an array has none. It must not mix the members of the batch.
 
     Returns:
-        The function. On one device it compiles to exactly what it would compile to without this.
+        The function. On one device it compiles to the same program as `function`.
     """
     # The inner jit keeps constants (K^-1) inside; `custom_partitioning` refuses them as inputs.
     local = jax.jit(function)
@@ -110,7 +110,7 @@ def partitioned(function: Callable) -> Callable:
     def call(*arrays):
         if any(explicit_spec(x)[0] for x in arrays):
             return _on_own_filters(local, *alike(*arrays))
-        # Inside a `jax.shard_map` arrays are local (at least along its own mesh axes).
+        # Inside a `jax.shard_map` arrays are local already (at least along its own mesh axes).
         manual = jax.sharding.get_abstract_mesh().manual_axes
         return local(*arrays) if manual else operation(*arrays)
 

@@ -1,8 +1,8 @@
-"""Every number of this package that a backend changes, or may change, with its source.
+"""Every number of this package that depends, or may depend, on the backend, with its source.
 
-A number was measured, on a device at a commit, or it was not measured and is chosen from principle.
-`python -m experiments.benchmarks.gpu_suite --parts=optflow` times the solvers that they choose
-between, on the device it runs on.
+A number was either measured, on a device at a commit, or chosen without a measurement, for a stated
+reason. `python -m experiments.benchmarks.gpu_suite --parts=optflow` times the solvers between which
+these numbers choose, on the device where it runs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import jax
 
 
 class Threshold(NamedTuple):
-    """A number and where it is from.
+    """A number and its source.
 
     Attributes:
         value: the number.
@@ -27,15 +27,16 @@ class Threshold(NamedTuple):
 _CPU = "measured on an Intel Xeon, 2 cores, at 48d6632a2203 (experiments.benchmarks.optflow)"
 _AS_ON_A_CPU = "not measured: that of a CPU"
 
-# By backend, "other" for all but the CPU.
+# Each number is given by backend; "other" is every backend but the CPU.
 
-# Pixels of a parity class up to which K^-1 is applied as a dense matrix, and pixels of a frame of
-# it up to which as a matrix for each temporal mode; see `_operators.Parity.inverse`.
+# The most pixels of a parity class for which K^-1 is applied as one dense matrix, and the most
+# pixels of one frame of a class for which it is applied as one matrix per temporal mode; see
+# `_operators.Parity.inverse`.
 DENSE_UP_TO = {"cpu": Threshold(32, _CPU), "other": Threshold(32, _AS_ON_A_CPU)}
 MODES_UP_TO = {"cpu": Threshold(144, _CPU), "other": Threshold(144, _AS_ON_A_CPU)}
 
 # The largest parity class, in pixels, and the most elements of all matrices together, for which
-# "auto" factors at once; 0 where it never does.
+# "auto" factors at once; 0 if it never does.
 DIRECT_PIXELS = {
     "cpu": Threshold(0, _CPU),
     "other": Threshold(

@@ -3,15 +3,14 @@
 Two cancellations were measured inside the range that `cost` documents, both in systems with few
 pixels in a parity class of a frame (see `_operators.py`):
 
-- One pixel per class and one frame: R depends on ratios of pixels only where alpha is small, so its
-  gradient vanishes for constant filters. For filters of 2 x 2 pixels that are constant to 1e-4 the
-  terms of the gradient are 1e4 times its norm.
-- Two pixels with a null vector of K (1 x 3 pixels without the temporal term): a uniform flow takes
-  away c at no cost but for the sum of two numbers, which may cancel.
+- One pixel per class and one frame: where alpha is small, R depends only on ratios of pixels, so
+  its gradient vanishes for constant filters. For filters of 2 x 2 pixels that are constant to 1e-4
+  the terms of the gradient are 1e4 times its norm.
+- Two pixels per class with a null vector of K (1 x 3 pixels without the temporal term): a uniform
+  flow removes all of c at no cost, except for the sum of two numbers, which may cancel.
 
-No solver can help: u, v and r are rounded to float32 already. These filters are so small that
-solving them again costs next to nothing, so they always are, in float64, whatever
-`jax_enable_x64` says.
+No solver can help, because u, v and r are already rounded to float32. Solving such small filters
+again costs next to nothing, so it is always done, in float64, whatever `jax_enable_x64` is.
 """
 
 import functools
@@ -24,8 +23,8 @@ from optflow_jax._implicit import each_device, solve_here
 from optflow_jax._objective import attained, brightness, slopes
 from optflow_jax._sharding import alike
 
-# Pixels in the largest parity class of a frame, up to which float64 is used. Errors above 1e-5 were
-# seen up to 2 (frames of 2 x 2 and 1 x 3 pixels), and 9e-6 at 4 (3 x 3).
+# The most pixels in the largest parity class of a frame for which float64 is used. Errors above
+# 1e-5 were seen for 1 and 2 pixels (frames of 2 x 2 and 1 x 3), and 9e-6 for 4 (3 x 3).
 _UP_TO = 4
 
 

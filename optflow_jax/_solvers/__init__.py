@@ -1,8 +1,8 @@
 """The solvers by name, and how they are run.
 
-`run` is what the rest of the package calls: it keeps NaN and infinity in their filter, brings
-every filter to unit scale, tries the solvers of a name in order and judges the result by the same
-measure whichever solver it was.
+The rest of the package calls `run`. It keeps NaN and infinity within their filter, scales every
+right-hand side to unit size, tries the solvers of a name in order, and checks the result by the
+same measure for every solver.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Step(NamedTuple):
 
     Attributes:
         solve: from a `Problem` to a `Solution`.
-        up_to: the largest parity class, in pixels, that it is used for as a second or later step,
-            by backend; None for any.
+        up_to: by backend, the largest parity class, in pixels, for which it is used as a second or
+            later step; None for no limit.
     """
 
     solve: Callable[[Problem], Solution]
@@ -51,9 +51,9 @@ _CG = Step(_cg.solve)
 _CHOLESKY = Step(_cholesky.solve, _thresholds.RESCUE_PIXELS)
 
 # Each name stands for steps that are tried in order, the later ones for the filters that the
-# earlier ones left unsolved. "auto" begins with "cg" on a CPU: there it is faster than "cholesky"
-# for every set of filters of `python -m experiments.benchmarks.optflow`, 3 to 20 times for weights
-# of freshly initialised or trained networks. On an accelerator see `_steps`.
+# earlier ones left unsolved. On a CPU "auto" begins with "cg", which is faster there than
+# "cholesky" for every set of filters of `python -m experiments.benchmarks.optflow`: 3 to 20 times
+# for weights of freshly initialised or trained networks. For accelerators see `_steps`.
 SOLVERS: dict[str, tuple[Step, ...]] = {
     "auto": (_CG, _CHOLESKY),
     "cg": (_CG,),
@@ -66,11 +66,11 @@ SOLVERS: dict[str, tuple[Step, ...]] = {
 def _steps(name: str, classes: list[int], filters: Any) -> tuple[Step, ...]:
     """The steps of a solver on this backend.
 
-    On an accelerator a loop until all have converged makes the host read a predicate after every
-    iteration, and a fallback makes it read one more; inside a scan of training steps it then waits
-    for every step. So small systems are factored at once, which needs neither: 59 launches for 64
-    filters of 7x7x7, against 73 and 20 or so for each iteration (counted in the program compiled
-    for an H100, `python -m experiments.benchmarks.gpu_compile`).
+    On an accelerator a loop until all filters have converged makes the host read a predicate after
+    every iteration, and a fallback makes it read one more, so inside a scan of training steps the
+    host waits in every step. A factorisation needs neither, so "auto" factors small systems at
+    once: 59 launches for 64 filters of 7 x 7 x 7, against 73 and about 20 for each iteration
+    (counted in the program compiled for an H100, `python -m experiments.benchmarks.gpu_compile`).
 
     Args:
         name: a key of `SOLVERS`.
@@ -79,7 +79,7 @@ def _steps(name: str, classes: list[int], filters: Any) -> tuple[Step, ...]:
     """
     if name != "auto" or max(classes) > value_of(_thresholds.DIRECT_PIXELS):
         return SOLVERS[name]
-    # An exported program may leave the number of filters open: it may then be large.
+    # An exported program may leave the number of filters open, so it may be large.
     known = not jax.export.is_symbolic_dim(filters)
     elements = sum(size**2 for size in classes)
     if known and filters * elements <= value_of(_thresholds.DIRECT_ELEMENTS):
@@ -88,7 +88,7 @@ def _steps(name: str, classes: list[int], filters: Any) -> tuple[Step, ...]:
 
 
 def run(problem: Problem, name: str) -> tuple[Solution, jax.Array]:
-    """Solve and judge.
+    """Solve the systems, and check which solutions are accurate.
 
     Args:
         problem: the systems.
@@ -103,8 +103,8 @@ def run(problem: Problem, name: str) -> tuple[Solution, jax.Array]:
     for x in (squares, problem.c, problem.forcing):
         if x is not None:
             finite &= jnp.all(jnp.isfinite(x), axis=tuple(range(x.ndim - 1)))
-    # The solution is linear in the right-hand side: at unit scale no square of it under- or
-    # overflows.
+    # The solution is linear in the right-hand side, so solve at unit scale, where squares neither
+    # underflow nor overflow.
     size = jnp.max(jnp.abs(problem.c), axis=0)
     if problem.forcing is not None:
         size = jnp.maximum(size, jnp.max(jnp.abs(problem.forcing), axis=(0, 1)))
@@ -129,7 +129,7 @@ def run(problem: Problem, name: str) -> tuple[Solution, jax.Array]:
 
 
 def _rescue(problem: Problem, step: Step, first: Solution, good):
-    """Solve by `step` what was not solved before.
+    """Solve by `step` the systems that are not solved yet.
 
     Args:
         problem: the systems.
@@ -150,5 +150,5 @@ def _rescue(problem: Problem, step: Step, first: Solution, good):
         )
         return solution, good | judge(problem, second)
 
-    # A branch and not a `where`: the second program is only run where a filter needs it.
+    # `lax.cond` and not `where`: the second program runs only if a filter needs it.
     return lax.cond(jnp.all(good), lambda: (first, good), fall_back)

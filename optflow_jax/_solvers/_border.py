@@ -1,15 +1,15 @@
 """The constraint that a singular K puts on the dual.
 
 Without the temporal term and with H and W odd, K has the null vector e (constant on one parity
-class): a flow `s_u e`, `s_v e` costs no smoothness. Minimising over s adds to the dual system M z
-= c the two unknowns s and the two equations E'z = d with E = [a*e, b*e]:
+class): the flow u = s_u e, v = s_v e has no smoothness cost. Minimising over s = (s_u, s_v) adds
+two unknowns, s, and two equations, E'z = d with E = [a*e, b*e], to the dual system M z = c:
 
     [ M   -E ] [z]   [c]
     [ E'   0 ] [s] = [d]
 
-E has two columns per filter, so its orthonormal basis and its pseudo-inverse are written out. Rank
-deficient E (H = 1, say, where b = 0) makes s ambiguous; the pseudo-inverse gives the s of least
-norm.
+E has two columns per filter, so its orthonormal basis and its pseudo-inverse are written out. If E
+is rank deficient (for H = 1, say, where b = 0), s is not unique; the pseudo-inverse gives the s of
+least norm.
 """
 
 from typing import NamedTuple
@@ -23,7 +23,7 @@ class Border(NamedTuple):
     Attributes:
         basis: Q, `(m, 2, N)`, m the size of the singular class.
         r11: the norm of the longer column of E, `(N,)`.
-        r12: the shorter column's component along it, `(N,)`.
+        r12: the component of the shorter column along the longer one, `(N,)`.
         r22: the norm of what is left of the shorter column, `(N,)`; 0 at rank one.
         swapped: whether the second column of E is the longer one, `(N,)` bool.
     """
@@ -63,7 +63,7 @@ class Border(NamedTuple):
         )
 
     def solve_adjoint(self, d):
-        """The components e with `R'e = d` (consistent d): `(2, N)`."""
+        """The components e with `R'e = d`, `(2, N)`; d must lie in the range of R'."""
         # R' is lower triangular: forward substitution. At rank one d is a multiple of (r11, r12).
         d1, d2 = jnp.where(self.swapped, d[::-1], d)
         e1 = _divide(d1, self.r11)
@@ -73,7 +73,7 @@ class Border(NamedTuple):
 
     def null_projector(self):
         """The projector onto the s with `E s = 0`, `(2, 2, N)`."""
-        # Rank two: no null vector. Rank one: (r12, -r11), normalised. Rank zero: every s is one.
+        # Rank two: no null vector. Rank one: (r12, -r11), normalised. Rank zero: every s.
         row = self.r11**2 + self.r12**2
         p, q = _divide(self.r12, row**0.5), _divide(-self.r11, row**0.5)
         first, second = jnp.where(self.swapped, q, p), jnp.where(self.swapped, p, q)
@@ -93,11 +93,10 @@ def border(columns) -> Border:
         columns: E on the singular class, `(m, 2, N)`.
 
     Returns:
-        The factorisation. A second column that is parallel to the first to within rounding counts
-        as such.
+        The factorisation. Columns that are parallel to within rounding count as parallel.
     """
     m = len(columns)
-    # The longer column first: where it is zero, so is the other, and a rank of one is seen in r22.
+    # The longer column first: if it is zero, so is the other; and r22 = 0 shows a rank below two.
     norms = jnp.linalg.norm(columns, axis=0)
     swapped = norms[1] > norms[0]
     first, second = jnp.moveaxis(jnp.where(swapped, columns[:, ::-1], columns), 1, 0)
@@ -110,8 +109,8 @@ def border(columns) -> Border:
     again = jnp.sum(q1 * rest, axis=0)
     rest = rest - q1 * again
     r22 = jnp.linalg.norm(rest, axis=0)
-    # What rounding alone may leave of a parallel column counts as zero; dividing by it would make
-    # q2 a direction of noise.
+    # A rest that may be rounding error alone counts as zero: divided by its norm it would be a
+    # direction of noise.
     rounding = 8 * jnp.finfo(columns.dtype).eps * m**0.5
     r22 = jnp.where(r22 > rounding * jnp.linalg.norm(second, axis=0), r22, 0)
     q2 = _divide(rest, r22)

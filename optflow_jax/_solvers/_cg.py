@@ -1,7 +1,7 @@
 """Conjugate gradients on the dual system, matrix-free.
 
 One iteration is one application of K^-1 to a*p and b*p (see `Parity.inverse`) and a few vector
-operations, for all filters at once. Each filter has its own step lengths and stops by itself. The
+operations, for all filters at once. Each filter has its own step lengths and its own stop. The
 system is scaled to a unit diagonal, which bounds its condition number for all weights (see
 `_problem.py`): freshly initialised filters of 7 x 7 x 7 need about 5 iterations in float32,
 weights of scale 1 about 25, of scale 100 about 45.
@@ -15,8 +15,8 @@ from jax import lax
 
 from optflow_jax._solvers._problem import Dual, Problem, Solution, dual, precision
 
-# The updated residual drifts from the true one by rounding. After convergence the true residual is
-# computed, and CG starts again where it is too large: rarely, so a few rounds are enough.
+# Rounding makes the updated residual drift from the true one. After convergence the true residual
+# is computed, and CG restarts where it is too large. This is rare, so a few rounds are enough.
 _ROUNDS = 3
 
 
@@ -25,12 +25,12 @@ class _State(NamedTuple):
 
     Attributes:
         y: the solution so far, `(n, N)`.
-        residual: `rhs - matrix y`, updated and not recomputed, `(n, N)`.
+        residual: `rhs - matrix y`, updated in each step instead of recomputed, `(n, N)`.
         direction: the search direction, `(n, N)`.
         square: the squared norm of the residual, `(N,)`.
-        error: the residual in the measure that decides when to stop, `(N,)`.
+        error: the squared residual in the measure that decides when to stop, `(N,)`.
         iterations: the steps that each filter has taken, `(N,)`.
-        steps: the steps of the loop.
+        steps: the number of steps of the loop.
     """
 
     y: jnp.ndarray
@@ -49,26 +49,26 @@ def solve(problem: Problem) -> Solution:
         problem: the systems.
 
     Returns:
-        The solution with the iterations that each filter took.
+        The solution; `iterations` counts the steps of each filter.
     """
     system = dual(problem)
     target = (2 * precision(system.rhs.dtype)) ** 2
 
     def run(carry):
-        # All filters start again, but one that has converged stops before its first step.
+        # All filters restart, but those that have converged take no step.
         y, residual, image, iterations, rounds = carry
         new, iterations = _conjugate_gradients(system, y, residual, iterations, target)
         # The true residual. Its image K^-1 (a*y, b*y) is kept: the flow is read from it below.
         new_image = system.image(new)
         new_residual = system.project(system.rhs - system.shift * new - system.couple(new_image))
-        # At the limit of rounding a further round may lose; keep the better one.
+        # Near the limit of rounding another round may do harm; keep the better solution.
         better = system.error(new_residual) <= system.error(residual)
         y, residual = jnp.where(better, new, y), jnp.where(better, new_residual, residual)
         return y, residual, jnp.where(better, new_image, image), iterations, rounds + 1
 
     def unfinished(carry):
         _, residual, _, _, rounds = carry
-        # 64 (a factor of 8 in norm) is what rounding may add; below it another round gains nothing.
+        # Rounding may add a factor of 64 (8 in norm); below it another round gains nothing.
         again = jnp.any(system.error(residual) > 64 * target)
         return (rounds == 0) | (rounds < _ROUNDS) & again
 
@@ -83,19 +83,18 @@ def solve(problem: Problem) -> Solution:
 
 
 def _conjugate_gradients(system: Dual, y, residual, iterations, target):
-    """Conjugate gradients from `y` until `system.error(residual) <= target`, every filter for
-    itself.
+    """Run conjugate gradients from `y`, each filter until `system.error(residual) <= target`.
 
     Args:
         system: the scaled systems.
         y, residual: where to start, and `rhs - matrix y`, `(n, N)`.
-        iterations: counts to add to, `(N,)`.
-        target: where to stop.
+        iterations: the steps that each filter has taken before, `(N,)`.
+        target: the squared tolerance.
 
     Returns:
         `y, iterations`.
     """
-    # Twice the steps that the bound on the condition number asks for in exact arithmetic.
+    # Four times the bound for exact arithmetic, sqrt(condition) / 2 * log(2 / tolerance), and 20.
     limit = 20 + math.ceil(system.smoothness.condition**0.5 * math.log(4 / target))
 
     def unfinished(state):
@@ -103,13 +102,13 @@ def _conjugate_gradients(system: Dual, y, residual, iterations, target):
 
     def step(state):
         # Filters that have converged take steps of length zero, so that the others do not change
-        # them. The comparison is False for NaN, so a broken filter stops too.
+        # them. The comparison is False for NaN, so a filter with NaN stops, too.
         active = state.error > target
         image = system.constrained(state.direction)
         curvature = jnp.sum(state.direction * image, axis=0)
         length = jnp.where(active, state.square / jnp.where(active, curvature, 1), 0)
         residual = state.residual - length * image
-        # Fletcher-Reeves: makes the next direction conjugate to all before.
+        # Fletcher-Reeves: makes the next direction conjugate to all earlier ones.
         square = jnp.sum(residual * residual, axis=0)
         ratio = jnp.where(active, square / jnp.where(active, state.square, 1), 0)
         return _State(

@@ -1,7 +1,7 @@
 """Cholesky factorisation of the dual system, one parity class at a time.
 
-The four classes of pixels (y mod 2, x mod 2) never meet (see `_operators.py`), so the n x n matrix
-of a filter falls apart into four: for 7 x 7 x 7, n = 343 becomes 112, 84, 84 and 63, and the
+The four classes of pixels (y mod 2, x mod 2) are not coupled (see `_operators.py`), so the n x n
+matrix of a filter is block diagonal: for 7 x 7 x 7, n = 343 splits into 112, 84, 84 and 63, and the
 factorisation costs 14 times less.
 """
 
@@ -38,13 +38,13 @@ def solve(problem: Problem) -> Solution:
             columns = jnp.concatenate([columns, basis], axis=-1)
             # K^+ is singular, and alpha alone may be too small for a factorisation in float32. With
             # e the null vector of K, e e' added to K^+ adds a multiple of E E', E = [a e, b e], to
-            # the matrix. They do not change y, since E'y is fixed, and the matrix is then as well
+            # the matrix. This does not change y, since E'y is fixed, and makes the matrix as well
             # conditioned as that of a regular class.
             inverse = inverse + parity.diagonal.mean().astype(inverse.dtype)
-        # On a CPU LAPACK spreads a batch over the thread pool that runs the program and blocks
-        # until it is done: as many such calls at a time as there are threads wait for each other
-        # for ever (seen with the four classes on two cores, jaxlib 0.10.2). One matrix at a time
-        # it does not, and is as fast.
+        # On a CPU a batched LAPACK call spreads the batch over the thread pool that runs the
+        # program, and blocks until it is done. As many such calls at a time as there are threads
+        # wait for each other forever (seen with the four classes on two cores, jaxlib 0.10.2).
+        # Calls with one matrix each do not block, and they are as fast.
         one_at_a_time = functools.partial(_one_at_a_time, inverse)
         together = functools.partial(_factor_and_solve, inverse)
         y = lax.platform_dependent(ab, shift, columns, cpu=one_at_a_time, default=together)
@@ -68,7 +68,7 @@ def _constrain(basis, solved, level):
     """From M^-1 rhs and M^-1 Q, the y = M^-1 (rhs - Q mu) with Q'y = level."""
     product = matmul(jnp.swapaxes(basis, 1, 2), solved)
     schur = product[..., 1:]
-    # A zero column of Q (rank one) takes no part.
+    # A zero column of Q (rank below two) is no constraint: make its multiplier 0.
     empty = jnp.sum(basis**2, axis=1) == 0
     schur = schur + jnp.eye(2, dtype=schur.dtype) * empty[:, None].astype(schur.dtype)
     (a, b), (_, d) = jnp.moveaxis(schur, (1, 2), (0, 1))

@@ -5,9 +5,9 @@ With the unknown x = (u, v) the paper's Newton step solves
 
     ( A A' + alpha (I (x) K) ) x = -A c - alpha (f, g),        A = [diag(a); diag(b)]
 
-(f = g = 0 for the minimiser itself). It has twice the unknowns of the dual system and, unlike it,
-a condition number that grows with the weights: beyond |w|^2 / alpha of some 1e4 float32 cannot
-solve it.
+(f = g = 0 for the minimiser itself). It has twice the unknowns of the dual system. Its condition
+number grows with the weights, unlike that of the dual system: float32 cannot solve it where
+|w|^2 / alpha is above about 1e4.
 """
 
 import functools
@@ -27,9 +27,9 @@ class Pattern(NamedTuple):
     Attributes:
         rows: of the entries, `(nnz,)`.
         columns: of the entries, `(nnz,)`.
-        slots: to which entry each contribution is added; the contributions are, in this order, K
-            for u, K for v, the diagonals of the blocks uu, uv, vu and vv, and the null space's
-            m x m blocks uu, uv, vu, vv.
+        slots: the entry to which each contribution is added. The contributions are, in this order:
+            K for u, K for v, the diagonals of the blocks uu, uv, vu and vv, and the m x m blocks
+            uu, uv, vu and vv of the null space.
         smoothness: K's own entries, as rows, columns and values.
     """
 
@@ -76,9 +76,9 @@ def _pattern(k: Smoothness) -> Pattern:
 def assemble(problem: Problem) -> System:
     """The Hessians and right-hand sides of all filters.
 
-    With a singular K, of null vector e, the Hessian has null vectors (p e, q e) wherever p a*e + q
-    b*e = 0. Their projector is added: the Hessian is then regular, and the solution that of least
-    norm.
+    If K has a null vector e, the Hessian has the null vectors (p e, q e) with p a*e + q b*e = 0.
+    The projector onto them is added: it makes the Hessian regular, and its solution the one of
+    least norm.
     """
     k = problem.smoothness
     pattern, m = _pattern(k), k.null
@@ -107,9 +107,9 @@ def assemble(problem: Problem) -> System:
 def residual_from_flow(problem: Problem, x):
     """z from the flow `x`, `(N, 2 n)`.
 
-    All three equations of `_problem.py` give z; the weighted mean of them keeps its digits both
-    where brightness constancy is violated freely (alpha z = c + a*u + b*v) and where it nearly
-    holds (a*z = -Ku - f).
+    Each of the three equations of `_problem.py` gives z. Their weighted mean is accurate both where
+    brightness constancy is strongly violated (from alpha z = c + a*u + b*v) and where it nearly
+    holds (from a*z = -Ku - f).
     """
     rows, columns, values = _pattern(problem.smoothness).smoothness
     uv = jnp.moveaxis(x.reshape(len(x), 2, -1), 0, -1)

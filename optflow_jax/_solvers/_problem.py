@@ -3,9 +3,9 @@
 The minimiser of L(W, U, V) over the flow ("3D ConvNets with Optical Flow Based Regularization",
 equation 4) and its residual r = alpha z solve a symmetric system with the unknowns z, u and v:
 
-    alpha z - a*u - b*v = c                 (the residual is what brightness constancy leaves)
-    -a*z - K u          = f                 (stationarity in u and v; f = g = 0 for the minimiser,
-    -b*z - K v          = g                  other right-hand sides come up in its derivatives)
+    alpha z - a*u - b*v = c                 (r = a*u + b*v + c)
+    -a*z - K u          = f                 (stationarity in u and v: f = g = 0 for the minimiser,
+    -b*z - K v          = g                  other right-hand sides for its derivatives)
 
 Eliminating u and v leaves the dual: half the unknowns of the paper's Newton system (equation 11),
 and symmetric positive definite,
@@ -13,14 +13,14 @@ and symmetric positive definite,
     M z = c - a*K^-1 f - b*K^-1 g,   M = alpha I + K^-1 o (aa' + bb')      (o: elementwise).
 
 Scaled to a unit diagonal, y = z / d with d = diag(M)^-1/2, its condition number is at most that of
-the equally scaled K^-1, WHATEVER the weights and alpha: with K^ = diag(K^-1)^-1/2 K^-1
-diag(K^-1)^-1/2, and g the unit-diagonal rank-two matrix of the normalised (a, b),
+the equally scaled K^-1, for all weights and alpha: with K^ = diag(K^-1)^-1/2 K^-1
+diag(K^-1)^-1/2, and G the unit-diagonal matrix of rank two of the normalised (a, b),
 
-    d M d = diag(1 - t) + diag(t)^1/2 (K^ o g) diag(t)^1/2,      0 <= t < 1,
+    d M d = diag(1 - t) + diag(t)^1/2 (K^ o G) diag(t)^1/2,      0 <= t < 1,
 
-and the eigenvalues of K^ o g lie between those of K^ (Schur's product theorem). That is a few
-hundred at 16 x 16 x 16, while the paper's Hessian reaches 1e8 for weights of 100 and alpha of
-0.01. This bound is why float32 is enough.
+and the eigenvalues of K^ o G lie between those of K^ (Schur's product theorem). The bound is about
+250 for 7 x 7 x 7 and 160 for 16 x 16 x 16, while the condition number of the paper's Hessian
+reaches 1e8 for weights of 100 and alpha of 0.01. This is why float32 is enough.
 """
 
 from typing import NamedTuple
@@ -45,8 +45,8 @@ class Problem(NamedTuple):
         alpha: `(N,)`.
         c: the first right-hand side, `(n, N)`.
         forcing: the other two, f and g, `(2, n, N)`; None for zero.
-        unit: `(N,)`, the absolute tolerance of u and v counts in it: 1 pixel per frame; 0 for
-            derivatives (their tolerance is relative only).
+        unit: `(N,)`, the unit of the absolute tolerance of u and v: 1 pixel per frame; 0 for
+            derivatives, which have a relative tolerance only.
         smoothness: K.
     """
 
@@ -58,7 +58,7 @@ class Problem(NamedTuple):
     smoothness: Smoothness
 
     def residual(self, solution: "Solution"):
-        """What a solution leaves of the first equation, `(n, N)`."""
+        """The residual of the first equation, `(n, N)`."""
         return self.c - self.alpha * solution.z + pair_dot(self.ab, solution.uv)
 
 
@@ -133,10 +133,9 @@ class Dual(NamedTuple):
         return x if self.border is None else self.border.project(x)
 
     def constrained(self, x):
-        """The scaled matrix on the space that the constraint leaves free, and the identity on the
-        rest.
+        """The scaled matrix on the space that the constraint leaves free, the identity elsewhere.
 
-        The identity keeps what rounding puts outside that space from growing.
+        The identity keeps rounding errors outside that space from growing.
         """
         if self.border is None:
             return self.apply(x)
@@ -148,7 +147,7 @@ class Dual(NamedTuple):
         return jnp.sum(self.metric * residual * residual, axis=0)
 
     def accepted(self, residual):
-        """Whether an unscaled residual `(n, N)` is as small as promised, `(N,)` bool.
+        """Whether a residual `(n, N)` of the unscaled system is small enough, `(N,)` bool.
 
         In float32, solutions within this bound have had costs and gradients within 1e-5, and
         mostly 1e-6, of float64's: for random, sparse, constant and smooth filters of weights 1e-3
@@ -199,14 +198,14 @@ def dual(problem: Problem) -> Dual:
 
 
 def _metric(coupling, rhs, level, unit):
-    """Weights of the squared residual, by which all solvers stop and are judged.
+    """Weights of the squared residual: all solvers stop, and are checked, by this measure.
 
-    A residual must be small beside the right-hand side. That is not enough for the gradient where
-    a filter has flat pixels (a = b = 0): their equations are solved already, but at weights of 100
-    and alpha of 0.01 their right-hand side is a thousand times that of the others and hides it. So
-    the residual of the pixels, each weighed by how strongly it is coupled to the flow, must also
-    be small beside the equally weighed right-hand side, or else change the flow by less than
-    `unit`.
+    A residual must be small compared with the right-hand side. For the gradient this is not enough
+    if a filter has flat pixels (a = b = 0). Their equations hold from the start, but for weights of
+    100 and alpha of 0.01 their right-hand side is a thousand times that of the others, so it hides
+    the residual of the others. Therefore the residual, with each pixel weighted by its coupling to
+    the flow, must also be small compared with the right-hand side weighted in the same way, or
+    compared with `unit`.
     """
     whole, coupled = jnp.sum(rhs * rhs, axis=0), jnp.sum(coupling * rhs * rhs, axis=0)
     if level is not None:
@@ -221,10 +220,10 @@ def _reciprocal(x):
 
 
 def precision(dtype) -> float:
-    """The unit in which errors are counted: the epsilon of a dtype, but at least 1e-13."""
+    """The unit of the tolerances: the epsilon of a dtype, but at least 1e-13."""
     return max(float(jnp.finfo(dtype).eps), 1e-13)
 
 
 def judge(problem: Problem, solution: Solution):
-    """Which filters a solution solves as well as promised, `(N,)` bool."""
+    """Which filters a solution solves accurately enough, `(N,)` bool."""
     return dual(problem).accepted(problem.residual(solution))

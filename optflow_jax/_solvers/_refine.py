@@ -1,7 +1,7 @@
 """Iterative refinement: solve, compute the residual, solve for the residual, add.
 
-In float32 the paper's Hessian loses up to all digits at large |w|^2 / alpha, while what is left can
-be computed well from the dual system. Two right digits become four after one more round.
+In float32 a solve with the paper's Hessian may lose all digits at large |w|^2 / alpha, but its
+residual can be computed accurately. A round that gives two right digits gives four when repeated.
 """
 
 from collections.abc import Callable
@@ -15,14 +15,15 @@ _ROUNDS = 5
 
 
 def refine(problem: Problem, once: Callable) -> Solution:
-    """Solve with `once`, and again for what is left wherever a filter is not accurate yet.
+    """Solve with `once`, and again for the residual of filters that are not accurate yet.
 
     Args:
         problem: the systems.
         once: from a `Problem` to an approximate z, `(n, N)`.
 
     Returns:
-        The best solution found; `iterations` is the number of times a filter was solved, less one.
+        The best solution found; `iterations` counts the rounds after the first that improved a
+        filter.
     """
     system = dual(problem)
 
@@ -31,7 +32,7 @@ def refine(problem: Problem, once: Callable) -> Solution:
         # first round, because the flow is recomputed from z below; then their residual is zero.
         solution, left, forcing, rounds = state
         z = solution.z + once(problem._replace(c=left, forcing=forcing))
-        # With a singular K, put z back onto the constraint that rounding has left.
+        # With a singular K, rounding violates the constraint: project z back onto it.
         y = z / system.scale
         if system.border is not None:
             y = system.start() + system.project(y)

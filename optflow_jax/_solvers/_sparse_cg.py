@@ -20,8 +20,8 @@ def solve(problem: Problem) -> Solution:
         problem: the systems.
 
     Returns:
-        The solution; `iterations` counts the rounds of refinement, since `jax.scipy` does not tell
-        its own iterations.
+        The solution; `iterations` counts rounds of refinement (see `refine`), since `jax.scipy`
+        does not report its own iterations.
     """
     return refine(problem, _solve_once)
 

@@ -22,7 +22,7 @@ def solve(problem: Problem) -> Solution:
         problem: the systems.
 
     Returns:
-        The solution; `iterations` counts the rounds of refinement.
+        The solution; `iterations` counts rounds of refinement (see `refine`).
     """
     return refine(problem, _solve_once)
 

@@ -27,15 +27,15 @@ def name_of(path):
 
 def public_names():
     """The full name of everything public, and the object."""
-    for module in (channel_grad, optflow_jax):
+    for module in (channel_grad, optflow_jax, optflow_jax.penalties):
         for name in module.__all__:
             value = getattr(module, name)
             if not inspect.ismodule(value):
                 yield f"{module.__name__}.{name}", value
-    for module in (channel_grad.correlation, optflow_jax.penalties):
-        for name, value in vars(module).items():
-            if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__:
-                yield f"{module.__name__}.{name}", value
+    module = channel_grad.correlation
+    for name, value in vars(module).items():
+        if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__:
+            yield f"{module.__name__}.{name}", value
 
 
 PUBLIC = dict(public_names())

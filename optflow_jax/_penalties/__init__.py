@@ -1,0 +1,1 @@
+"""The penalties of `optflow_jax.penalties`, each in one file with its proximal operator."""
