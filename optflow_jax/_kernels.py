@@ -193,7 +193,7 @@ def first_convolution(params: Any, *, layout: Layout | None = None) -> str:
         >>> optflow_jax.first_convolution({"Conv_0": {"kernel": kernel}})
         'Conv_0/kernel'
     """
-    leaves = _leaves(params)
+    leaves = named_leaves(params)
     paths = list(_convolutions(leaves, layout))
     if len({re.sub(r"_?\d+", "", path) for path in paths}) > 1:
         raise ValueError(f"where: got 'first' for {paths}, which have no order; accepted: one path")
@@ -243,7 +243,7 @@ def tree_regularizer(
         >>> penalty.shape
         ()
     """
-    leaves = _leaves(params)
+    leaves = named_leaves(params)
     if where == "first":
         chosen = [leaves[first_convolution(params, layout=layout)]]
     elif where == "all":
@@ -293,7 +293,7 @@ def _matcher(where: Any) -> Callable[[str, Any], Any]:
     return lambda path, _: pattern.search(path) is not None
 
 
-def _leaves(params: Any) -> dict[str, Any]:
+def named_leaves(params: Any) -> dict[str, Any]:
     """The leaves by their paths, without NNX's "/value" at the end of each."""
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     named = [(jax.tree_util.keystr(p, simple=True, separator="/"), leaf) for p, leaf in leaves]

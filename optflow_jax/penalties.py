@@ -23,7 +23,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from optflow_jax._kernels import first_convolution
+from optflow_jax._kernels import first_convolution, named_leaves
 from optflow_jax._penalties._elementwise import (
     elastic_net,
     huber,
@@ -66,10 +66,10 @@ def tree_penalty(
         penalty: a function of an array, such as one of this module or `optflow_jax.regularizer`.
             If it returns an array, its elements are summed.
         params: a tree of parameters.
-        where: a regular expression, searched for in the path of a leaf (its keys joined by "/"); or
-            a function of path and leaf; or "first" for the first 3D convolution only (see
-            `optflow_jax.first_convolution`). The default chooses leaves named kernel, as in Flax,
-            and leaves out biases and the scales of normalisations.
+        where: a regular expression, searched for in the path of a leaf (its keys joined by "/",
+            without NNX's ending "/value"); or a function of path and leaf; or "first" for the first
+            3D convolution only (see `optflow_jax.first_convolution`). The default chooses leaves
+            named kernel, as in Flax, and leaves out biases and the scales of normalisations.
 
     Returns:
         A scalar, in float32 or wider.
@@ -86,19 +86,16 @@ def tree_penalty(
         >>> tree_penalty(lambda w: group_lasso(w, axis=0), params, where="Dense_[01]/kernel$")
         Array(3., dtype=float32)
     """
-    leaves = [
-        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
-        for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]
-    ]
+    leaves = named_leaves(params)
     if where == "first":
-        first = first_convolution(params)
-        chosen = [leaf for path, leaf in leaves if path == first]
+        chosen = [leaves[first_convolution(params)]]
     elif callable(where):
-        chosen = [leaf for path, leaf in leaves if where(path, leaf)]
+        chosen = [leaf for path, leaf in leaves.items() if where(path, leaf)]
     else:
-        chosen = [leaf for path, leaf in leaves if re.search(where, path)]
+        chosen = [leaf for path, leaf in leaves.items() if re.search(where, path)]
     if not chosen:
-        paths = [path for path, _ in leaves]
-        raise ValueError(f"where: got {where!r}; accepted: what chooses one or more of {paths}")
+        raise ValueError(
+            f"where: got {where!r}; accepted: what chooses one or more of {list(leaves)}"
+        )
     values = [jnp.sum(jnp.asarray(penalty(leaf))) for leaf in chosen]
     return sum(value.astype(jnp.promote_types(value.dtype, jnp.float32)) for value in values)

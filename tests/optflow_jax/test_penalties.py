@@ -363,6 +363,12 @@ def test_chosen_leaves_of_a_tree(where, expected):
     assert value == expected and value.shape == () and value.dtype == jnp.float32
 
 
+@pytest.mark.parametrize("where", [r"kernel$", "first", lambda path, leaf: path == "Conv_0/kernel"])
+def test_the_value_at_the_end_of_nnx_s_paths_is_left_out(where):
+    state = {"Conv_0": {"kernel": {"value": jnp.ones((2, 3, 3, 1, 2))}, "bias": {"value": 9.0}}}
+    assert tree_penalty(l1, state, where=where) == 36
+
+
 def test_kernels_are_the_default_and_optflow_is_one_of_the_penalties():
     assert tree_penalty(l2, PARAMS) == 9 + 4 + 24
     found, expected = jax.jit(
