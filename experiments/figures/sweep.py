@@ -113,9 +113,12 @@ def bars(summary: dict[str, Any], headline: Headline) -> Figure:
     axis.invert_yaxis()
     everything = np.concatenate(values)
     margin = 0.15 * (np.ptp(everything) or 1.0) + max(halves)
-    low = everything.min() - margin
-    axis.set_xlim(low if everything.min() < 0 else max(0.0, low), everything.max() + margin)
-    axis.set_xlabel(f"test {headline.label}\nbars: mean with 95 % interval; dots: trials")
+    low, high = everything.min() - margin, everything.max() + margin
+    axis.set_xlim(
+        low if everything.min() < 0 else max(0.0, low), min(high, 100.0) if headline.percent else high
+    )
+    axis.set_xlabel(f"test {headline.label}")
+    figure.supxlabel("bars: mean with 95 % interval; dots: trials", fontsize="small")
     axis.grid(alpha=0.3, axis="x")
     axis.set_title(_title(summary))
     return figure

@@ -97,3 +97,13 @@ def test_bars_of_negative_numbers_are_inside_the_axis():
     (axis,) = figures.bars(told, figures.statistics.headline_of(told)).axes
     low, high = axis.get_xlim()
     assert low < -9.5 and high > -9.3
+
+
+def test_bars_of_percent_end_at_a_hundred_and_the_caption_is_inside_the_figure():
+    told = summary([run("baseline", {}, [0.1, 0.9], [1.0, 1.0]), *RUNS[1:2]])  # interval to 558 %
+    figure = figures.bars(told, figures.statistics.headline_of(told))
+    figure.canvas.draw()
+    assert figure.axes[0].get_xlim() == (0.0, 100.0)
+    (caption,) = (text for text in figure.texts if text.get_text().startswith("bars: "))
+    box, edge = caption.get_window_extent(), figure.bbox
+    assert edge.x0 <= box.x0 and box.x1 <= edge.x1
