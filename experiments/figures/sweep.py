@@ -115,7 +115,8 @@ def bars(summary: dict[str, Any], headline: Headline) -> Figure:
     margin = 0.15 * (np.ptp(everything) or 1.0) + max(halves)
     low, high = everything.min() - margin, everything.max() + margin
     axis.set_xlim(
-        low if everything.min() < 0 else max(0.0, low), min(high, 100.0) if headline.percent else high
+        low if everything.min() < 0 else max(0.0, low),
+        min(high, 100.0) if headline.percent else high,
     )
     axis.set_xlabel(f"test {headline.label}")
     figure.supxlabel("bars: mean with 95 % interval; dots: trials", fontsize="small")
