@@ -219,7 +219,7 @@ def _train(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
     )
     tuned = None
     if tune is not None:
-        _refuse_a_second_study(path, values.resume)
+        tuning.check_unchanged(tune, path, values.resume)
         runs, tuned = tuning.choose(tune, runs, dataset, values.validation, path, train)
     summary = train(runs, dataset, workdir=path, seeds=seeds)
     if not processes.is_first():
@@ -253,15 +253,6 @@ def _take_defaults(experiment: Experiment, values: flags.FlagValues) -> None:
     for name, value in chosen.items():
         if not values[name].present:
             values[name].value = value
-
-
-def _refuse_a_second_study(path: pathlib.Path, resume: bool) -> None:
-    """Raises before the tuning what `study.train` would raise after it."""
-    if not resume and (path / "config.json").exists():
-        raise UserError(
-            f"workdir: {path} holds a run already; add --resume to go on with it, or name a new "
-            "folder"
-        )
 
 
 def conclude(path: pathlib.Path, summary: dict[str, Any], searched: bool) -> str:

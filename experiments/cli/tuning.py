@@ -8,6 +8,7 @@ at the value of the flag, and every metric at its own best.
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -86,6 +87,40 @@ def asked(values: flags.FlagValues, config: type[Config], seeds: Sequence[int]) 
     if set(own) & set(seeds):
         raise ConfigError("seed", seeds[0], f"seeds that --tune does not use ({own[0]} and on)")
     return Tuning(setting, tried, own)
+
+
+def check_unchanged(tuning: Tuning, path: pathlib.Path, resume: bool) -> None:
+    """Raises before the tuning what would be found after it: the workdir holds another study.
+
+    Args:
+      tuning: what is asked for.
+      path: the workdir of the study.
+      resume: whether --resume is given.
+
+    Raises:
+      UserError: trials were begun there, and --resume is not given or the tuning was another.
+    """
+    if not (path / "config.json").exists():
+        return
+    if not resume:
+        raise UserError(
+            f"workdir: {path} holds a run already; add --resume to go on with it, or name a new "
+            "folder"
+        )
+    chosen = path / "tuning.json"
+    if not chosen.exists():
+        raise UserError(
+            f"tune: the trials in {path} were begun without it; accepted: no --tune, or a new "
+            "folder"
+        )
+    before = json.loads(chosen.read_text(encoding="utf-8"))
+    asked = json.loads(json.dumps(dataclasses.asdict(tuning) | {"seeds": list(tuning.seeds)}))
+    was = {name: before.get(name) for name in asked}
+    if was != asked:
+        raise UserError(
+            f"tune: the trials in {path} were begun after {_described(was)}, and "
+            f"{_described(asked)} is asked for; accepted: the same, or a new folder"
+        )
 
 
 def choose(
@@ -173,6 +208,11 @@ def _table(summary: dict[str, Any], names: Sequence[str]) -> str:
     runs = [by_name[name] for name in names]
     comparison = statistics.compare(runs, statistics.headline_of(summary))
     return statistics.table(summary | {"runs": runs, "comparison": comparison})
+
+
+def _described(tuning: dict[str, Any]) -> str:
+    values = ",".join(sweep.text_of(value) for value in tuning["values"])
+    return f"--tune={tuning['setting']}:{values} --tune_trials={len(tuning['seeds'])}"
 
 
 def _tried(run: Run, tuning: Tuning) -> list[Run]:

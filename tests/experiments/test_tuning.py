@@ -83,6 +83,29 @@ def test_a_tuned_study_goes_on_where_it_stopped(study, monkeypatch):
     assert call(*arguments, "--resume")["runs"] == summary["runs"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tune_trials=2"], "--tune_trials=1, and .* --tune_trials=2 is asked for"),
+        (["--tune=learning_rate:0.05"], "begun after --tune=learning_rate:0.001,0.05 "),
+        (["--tune=lam:1"], "--tune=lam:1 --tune_trials=1 is asked for"),
+    ],
+)
+def test_another_tuning_is_refused_before_it_is_begun(study, arguments, message):
+    path, _ = study
+    before = sorted((p, p.stat().st_mtime_ns) for p in path.rglob("*") if p.is_file())
+    with pytest.raises(UserError, match=message):
+        call("--metric=l2,sobolev", *TUNE, *arguments, f"--workdir={path}", "--resume")
+    assert before == sorted((p, p.stat().st_mtime_ns) for p in path.rglob("*") if p.is_file())
+
+
+def test_trials_that_were_begun_without_tuning_are_not_tuned(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="were begun without it"):
+        call(*TUNE, f"--workdir={tmp_path}", "--resume")
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_the_report_compares_the_tuned_runs(study, tmp_path):
     path, _ = study
     command.call(report.main, report.define, str(path), f"--out={tmp_path}", several="workdir")
