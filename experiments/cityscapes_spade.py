@@ -11,8 +11,9 @@ network is taken under the metric. The headline is the Frechet distance between 
 test images, lower is better: in the features of the Inception network (FID) where --inception names
 its weights, else in those of a small network that the project trained on digit_scenes. Beside it
 stands its floor, the distance of as many real training images from the real test images.
-samples.png shows label maps, what each run generates, and the real images; pictures/ has those of
-every evaluation.
+generated.json and the table at the end have these and the mean IoU of the labels that a network
+finds on generated images. samples.png shows label maps, what each run generates, and the real
+images; pictures/ has those of every evaluation.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from experiments.models.patch_discriminator import MultiscaleDiscriminator
 from experiments.models.spade import Generator, initialize
 from experiments.reports import generated
 from experiments.system.errors import ConfigError, UserError
+from experiments.system.files import write_json
 from experiments.tasks import features as scoring
 from experiments.tasks.conditional_gan import NETWORKS, ConditionalGan, Segmenter
 from experiments.tasks.label_maps import colors, condition, flip
@@ -277,8 +279,10 @@ def limit(dataset: Dataset, values: flags.FlagValues) -> Dataset:
 
 
 def finish(path: pathlib.Path, summary: dict[str, Any], dataset: Dataset, runs: list[Run]) -> str:
-    """The table of distances, floors and mean IoU."""
-    return generated.table(summary, dataset)
+    """Writes generated.json; the table of distances, floors and mean IoU."""
+    results = generated.results(summary, dataset)
+    write_json(path / "generated.json", results)
+    return generated.table(results)
 
 
 def recorded(dataset: Dataset) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""The scores of generated images as a table: what was compared with what, and the floor."""
+"""The scores of generated images: what was compared with what, the floor, paired differences."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from experiments.data.dataset import Dataset
+from experiments.reports.compared import compared, difference_text
 from experiments.training import statistics
 
 _COLUMNS = {
@@ -13,37 +14,87 @@ _COLUMNS = {
     "mean IoU of generated": "mean_iou",
     "of real": "mean_iou_of_real",
 }
+_OF_REAL = ("_floor", "_of_real")  # Numbers of real images alone, the same in every trial.
+_WIDTH = 26
 
 
-def table(summary: dict[str, Any], dataset: Dataset) -> str:
-    """Means over the trials of each run, and what they are measured with.
+def results(summary: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """The scores of every run, each with its paired difference to the first run.
 
     Args:
       summary: summary.json of a study of a `ConditionalGan`.
       dataset: what was trained on.
+
+    Returns:
+      "dataset", "features" and "labels" (what measured the distance, and what found labels),
+      "images" (how many were generated), "image_size", "headline", and "runs": for each its name
+      and "scores" by name, each with mean, std, n, difference and interval; mean IoU is a share.
     """
-    headline = statistics.headline_of(summary)
-    settings = summary["runs"][0]["settings"]
-    if "inception" in settings:
+    headline, runs = statistics.headline_of(summary), summary["runs"]
+    settings = runs[0]["settings"]
+    names = [key.format(headline=headline.name) for key in _COLUMNS.values()]
+    return {
+        "dataset": summary["dataset"],
+        "features": "inception" if "inception" in settings else "scene_net",
+        "labels": "unet" if "unet" in settings else "scene_net",
+        "images": len(dataset.test),
+        "image_size": settings["image_size"],
+        "headline": headline.name,
+        "runs": [
+            {
+                "run": run["name"],
+                "scores": {
+                    name: compared(runs[0], run, lambda trial, name=name: trial.get(f"test_{name}"))
+                    for name in names
+                },
+            }
+            for run in runs
+        ],
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """The scores as text: means over trials with the standard deviation, and the differences."""
+    if found["features"] == "inception":
         where = "FID, in the features of Inception (images resized bilinearly to 299 x 299)"
     else:
         where = "Frechet distance in the features of scene_net, which is no FID (images at 64 x 64)"
-    count = len(dataset.test)
-    network = "the U-Net of --unet" if "unet" in settings else "scene_net"
+    network = "the U-Net of --unet" if found["labels"] == "unet" else "scene_net"
+    count = found["images"]
+    width = max(len(run["run"]) for run in found["runs"])
     lines = [
-        f"{where}, of {count} generated from {count} test images of {settings['image_size']}, and "
+        f"{where}, of {count} generated from {count} test images of {found['image_size']}, and "
         f"of {count} real training images from the same; lower is better",
         f"mean IoU in percent: labels that {network} finds, against the label maps",
+        f"{'run':<{width}}" + "".join(f"{name:>{_WIDTH}}" for name in _COLUMNS),
     ]
-    width = max(len(run["name"]) for run in summary["runs"])
-    lines.append(f"{'run':<{width}}" + "".join(f"{name:>24}" for name in _COLUMNS))
-    for run in summary["runs"]:
-        cells = []
-        for key in _COLUMNS.values():
-            name = f"test_{key.format(headline=headline.name)}"
-            values = [trial[name] for trial in run["trials"] if trial.get(name) is not None]
-            scale = 100 if "iou" in name else 1
-            mean = scale * statistics.describe(values)["mean"] if values else None
-            cells.append("-" if mean is None else f"{mean:.3f}" if scale == 1 else f"{mean:.1f}")
-        lines.append(f"{run['name']:<{width}}" + "".join(f"{cell:>24}" for cell in cells))
+    for run in found["runs"]:
+        cells = [_mean(name, score) for name, score in run["scores"].items()]
+        lines.append(f"{run['run']:<{width}}" + "".join(f"{cell:>{_WIDTH}}" for cell in cells))
+        if run is not found["runs"][0]:
+            cells = [
+                "" if name.endswith(_OF_REAL) else _difference(name, score)
+                for name, score in run["scores"].items()
+            ]
+            row = " " * width + "".join(f"{cell:>{_WIDTH}}" for cell in cells)
+            lines.append(row.rstrip())
     return "\n".join(lines)
+
+
+def _mean(name: str, score: dict[str, Any]) -> str:
+    if score["mean"] is None:
+        return "-"
+    scale, digits = _shown(name)
+    text = f"{scale * score['mean']:.{digits}f}"
+    if score["std"] is not None and not name.endswith(_OF_REAL):
+        text += f" (std {scale * score['std']:.{digits}f})"
+    return text
+
+
+def _difference(name: str, score: dict[str, Any]) -> str:
+    return difference_text(score, *_shown(name))
+
+
+def _shown(name: str) -> tuple[float, int]:
+    """Scale and digits: mean IoU in percent, distances as they are."""
+    return (100, 1) if "iou" in name else (1, 3)

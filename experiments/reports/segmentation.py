@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from experiments.data.dataset import Dataset, Split
+from experiments.reports.compared import compared, difference_text, ended
 from experiments.tasks import scores
-from experiments.training import statistics
 from experiments.training.checkpoints import read_latest
 from experiments.training.study import Build, Run
 
@@ -50,10 +50,10 @@ def results(summary: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
                 "run": run["name"],
                 "n": run["n"],
                 "scores": {
-                    name: _compared(baseline, run, lambda trial, key=key: trial[key])
+                    name: compared(baseline, run, lambda trial, key=key: trial[key])
                     for name, key in measured.items()
                 },
-                "gaps": {name: _compared(baseline, run, partial(_gap, name)) for name in GAPS},
+                "gaps": {name: compared(baseline, run, partial(_gap, name)) for name in GAPS},
                 "class_iou": _class_iou(run, dataset),
             }
         )
@@ -91,15 +91,15 @@ def table(found: dict[str, Any]) -> str:
     lines = [
         f"test scores in percent; gap: train - test; background everywhere has mean IoU "
         f"{100 * found['background_mean_iou']:.2f}",
-        f"{'run':<{width}}" + "".join(f"{name:>18}" for name in columns),
+        f"{'run':<{width}}" + "".join(f"{name:>24}" for name in columns),
     ]
     for run in found["runs"]:
         cells = [run[kind][name] for kind, name in columns.values()]
         shown = ["-" if cell["mean"] is None else f"{100 * cell['mean']:.2f}" for cell in cells]
-        lines.append(f"{run['run']:<{width}}" + "".join(f"{cell:>18}" for cell in shown))
+        lines.append(f"{run['run']:<{width}}" + "".join(f"{cell:>24}" for cell in shown))
         if run is not found["runs"][0]:
-            shown = [_difference(cell) for cell in cells]
-            lines.append(" " * width + "".join(f"{cell:>18}" for cell in shown))
+            shown = [difference_text(cell) for cell in cells]
+            lines.append(" " * width + "".join(f"{cell:>24}" for cell in shown))
     return "\n".join(lines)
 
 
@@ -129,11 +129,11 @@ def predictions(
     chosen = np.unique(np.linspace(0, len(test) - 1, count).round().astype(int))
     found = {}
     for row, run in zip(summary["runs"], runs, strict=True):
-        ended = _ended(row)
-        if not ended:
+        trials = ended(row)
+        if not trials:
             continue
         task, _ = build(run.config, dataset)
-        folder = path / "checkpoints" / run.name / f"seed_{ended[0]['seed']}"
+        folder = path / "checkpoints" / run.name / f"seed_{trials[0]['seed']}"
         state = read_latest(folder)["state"]
         variables = {"params": state["params"], **state["collections"]}
         inputs = [task.normalize(np.asarray(test.examples[i])[None]) for i in chosen]
@@ -147,10 +147,6 @@ def _predict(model: nn.Module, variables: Any, inputs: jax.Array) -> jax.Array:
     return model.apply(variables, inputs, train=False).argmax(axis=-1)
 
 
-def _ended(run: dict[str, Any]) -> list[dict[str, Any]]:
-    return [trial for trial in run["trials"] if "error" not in trial]
-
-
 def _gap(name: str, trial: dict[str, Any]) -> float:
     return trial[f"train_{name}"] - trial[f"test_{name}"]
 
@@ -158,21 +154,5 @@ def _gap(name: str, trial: dict[str, Any]) -> float:
 def _class_iou(run: dict[str, Any], dataset: Dataset) -> dict[str, float]:
     """The mean over trials of the IoU of each class that occurs in the test split."""
     keys = {name: f"test_iou_{name}" for name in dataset.class_names}
-    values = {name: [t[key] for t in _ended(run) if key in t] for name, key in keys.items()}
+    values = {name: [t[key] for t in ended(run) if key in t] for name, key in keys.items()}
     return {name: float(np.mean(found)) for name, found in values.items() if found}
-
-
-def _compared(baseline: dict[str, Any], run: dict[str, Any], value) -> dict[str, Any]:
-    before, after = ({t["seed"]: value(t) for t in _ended(r)} for r in (baseline, run))
-    pair = statistics.paired(before, after)
-    described = statistics.describe(list(after.values()))
-    return described | {"difference": pair["difference"], "interval": pair["interval"]}
-
-
-def _difference(cell: dict[str, Any]) -> str:
-    if cell["difference"] is None:
-        return "-"
-    text = f"{100 * cell['difference']:+.2f}"
-    if cell["interval"]:
-        text += " [{:+.1f}, {:+.1f}]".format(*(100 * x for x in cell["interval"]))
-    return text
