@@ -7,17 +7,21 @@ from typing import Any
 
 from experiments.training import statistics
 
+Value = Callable[[dict[str, Any]], float | None]
+
 
 def ended(run: dict[str, Any]) -> list[dict[str, Any]]:
     """The trials of a run that ended in numbers."""
     return [trial for trial in run["trials"] if "error" not in trial]
 
 
-def compared(
-    baseline: dict[str, Any],
-    run: dict[str, Any],
-    value: Callable[[dict[str, Any]], float | None],
-) -> dict[str, Any]:
+def by_seed(run: dict[str, Any], value: Value) -> dict[int, float]:
+    """The number of each trial that ended and has one, by its seed."""
+    found = {trial["seed"]: value(trial) for trial in ended(run)}
+    return {seed: number for seed, number in found.items() if number is not None}
+
+
+def compared(baseline: dict[str, Any], run: dict[str, Any], value: Value) -> dict[str, Any]:
     """Mean, standard deviation and number of a run, and its difference to another run.
 
     Args:
@@ -29,10 +33,7 @@ def compared(
       "mean", "std", "n", and over the seeds that both have "difference" and "interval" (95 %, see
       `statistics.paired`).
     """
-    before, after = (
-        {trial["seed"]: found for trial in ended(one) if (found := value(trial)) is not None}
-        for one in (baseline, run)
-    )
+    before, after = by_seed(baseline, value), by_seed(run, value)
     pair = statistics.paired(before, after)
     described = statistics.describe(list(after.values()))
     return described | {"difference": pair["difference"], "interval": pair["interval"]}

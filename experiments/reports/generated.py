@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from experiments.data.dataset import Dataset
-from experiments.reports.compared import compared, difference_text
+from experiments.reports.compared import by_seed, compared, difference_text
 from experiments.training import statistics
 
 _COLUMNS = {
@@ -27,12 +28,13 @@ def results(summary: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
 
     Returns:
       "dataset", "features" and "labels" (what measured the distance, and what found labels),
-      "images" (how many were generated), "image_size", "headline", and "runs": for each its name
-      and "scores" by name, each with mean, std, n, difference and interval; mean IoU is a share.
+      "images" (how many were generated), "image_size", "headline", and "runs": for each its name,
+      "scores" by name, each with mean, std, n, difference and interval (mean IoU is a share), and
+      "spread": its standard deviation of the headline over that of the first run, with an interval.
     """
     headline, runs = statistics.headline_of(summary), summary["runs"]
     settings = runs[0]["settings"]
-    names = [key.format(headline=headline.name) for key in _COLUMNS.values()]
+    names = [f"test_{key.format(headline=headline.name)}" for key in _COLUMNS.values()]
     return {
         "dataset": summary["dataset"],
         "features": "inception" if "inception" in settings else "scene_net",
@@ -44,9 +46,12 @@ def results(summary: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
             {
                 "run": run["name"],
                 "scores": {
-                    name: compared(runs[0], run, lambda trial, name=name: trial.get(f"test_{name}"))
+                    name.removeprefix("test_"): compared(runs[0], run, partial(_value, name))
                     for name in names
                 },
+                "spread": statistics.spread_ratio(
+                    *(by_seed(one, partial(_value, names[0])) for one in (runs[0], run))
+                ),
             }
             for run in runs
         ],
@@ -78,7 +83,21 @@ def table(found: dict[str, Any]) -> str:
             ]
             row = " " * width + "".join(f"{cell:>{_WIDTH}}" for cell in cells)
             lines.append(row.rstrip())
+    first, *others = found["runs"]
+    lines += [_spread(run, first) for run in others if run["spread"]["ratio"] is not None]
     return "\n".join(lines)
+
+
+def _value(name: str, trial: dict[str, Any]) -> float | None:
+    return trial.get(name)
+
+
+def _spread(run: dict[str, Any], first: dict[str, Any]) -> str:
+    low, high = run["spread"]["interval"]
+    return (
+        f"{run['run']}: the standard deviation of the distance is {run['spread']['ratio']:.2f} "
+        f"[{low:.2f}, {high:.2f}] times that of {first['run']}"
+    )
 
 
 def _mean(name: str, score: dict[str, Any]) -> str:

@@ -106,6 +106,53 @@ def p_values(baseline: dict[int, float], other: dict[int, float]) -> dict[str, f
     return {"t": t, "wilcoxon": float(stats.wilcoxon(differences).pvalue)}
 
 
+def spread_ratio(
+    baseline: dict[int, float], other: dict[int, float], confidence: float = 0.95
+) -> dict[str, Any]:
+    """How much more the other's values are spread, over the seeds that both have.
+
+    With the standard deviations s and s' of n pairs, their correlation r, and the quantile t of
+    Student's distribution with n - 2 degrees of freedom, the interval of the ratio R = s' / s is
+
+        R^2 (K - sqrt(K^2 - 1)) <= ratio^2 <= R^2 (K + sqrt(K^2 - 1)),
+        K = 1 + 2 (1 - r^2) t^2 / (n - 2),
+
+    which is exact for pairs from a normal distribution.
+
+    Args:
+      baseline: a number by seed.
+      other: the same of the other run.
+      confidence: of the interval.
+
+    Returns:
+      "ratio" and "interval"; both None below three pairs, or where the numbers of either are all
+      the same.
+
+    Source:
+      E. J. G. Pitman, "A note on normal correlation", and W. A. Morgan, "A test for the
+      significance of the difference between the two variances in a sample from a normal bivariate
+      population", both in Biometrika 31 (1939).
+
+    Example:
+      >>> spread_ratio({0: 1.0, 1: 2.0, 2: 3.0}, {0: 2.0, 1: 6.0, 2: 4.0})["ratio"]
+      2.0
+    """
+    seeds = sorted(set(baseline) & set(other))
+    before = np.array([baseline[seed] for seed in seeds])
+    after = np.array([other[seed] for seed in seeds])
+    if len(seeds) < 3 or np.ptp(before) == 0 or np.ptp(after) == 0:
+        return {"ratio": None, "interval": None}
+    from scipy import stats
+
+    ratio = float(np.std(after, ddof=1) / np.std(before, ddof=1))
+    free = len(seeds) - 2
+    t = stats.t.ppf((1 + confidence) / 2, free)
+    unexplained = max(0.0, 1 - np.corrcoef(before, after)[0, 1] ** 2)
+    k = 1 + 2 * unexplained * t**2 / free
+    upper = float(np.sqrt(k + np.sqrt(k**2 - 1)))
+    return {"ratio": ratio, "interval": [ratio / upper, ratio * upper]}
+
+
 def holm(p: Sequence[float | None]) -> list[float | None]:
     """Holm's adjusted p-values of a family of tests; None is no test, and stays.
 

@@ -48,5 +48,20 @@ def test_differences_are_paired_by_seed():
     assert distance["difference"] == 2.5
     assert distance["interval"] == pytest.approx([2.5 - 12.706 / 2, 2.5 + 12.706 / 2], abs=1e-3)
     assert found["runs"][1]["scores"]["mean_iou"]["difference"] == pytest.approx(-0.025)
+    assert found["runs"][1]["spread"] == {
+        "ratio": None,
+        "interval": None,
+    }  # Two pairs tell nothing.
     last = generated.table(found).splitlines()[-1].split()
     assert last[:3] == ["+2.500", "[-3.853,", "+8.853]"] and last[3] == "-2.5"
+
+
+def test_the_spread_of_the_distance_is_compared():
+    baseline = [trial(seed, fid, 0.2) for seed, fid in enumerate((70.0, 80.0, 90.0, 100.0))]
+    other = [trial(seed, fid, 0.2) for seed, fid in enumerate((70.0, 90.0, 80.0, 100.0))]
+    found = generated.results(summary(l2=baseline, sobolev=other), DATASET)
+    low, high = found["runs"][1]["spread"]["interval"]
+    assert low < found["runs"][1]["spread"]["ratio"] == 1.0 < high
+    line = generated.table(found).splitlines()[-1]
+    assert line.startswith("sobolev: the standard deviation of the distance is 1.00 [")
+    assert line.endswith("] times that of l2")

@@ -102,3 +102,29 @@ def test_half_an_interval_by_hand():
     # Values 1, 2, 3: deviation 1, standard error 1 / sqrt 3, t(0.975, 2) = 4.30265.
     assert statistics.half_interval([1.0, 2.0, 3.0]) == pytest.approx(4.302652729911275 / 3**0.5)
     assert statistics.half_interval([1.0]) == 0.0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_interval_of_spreads_ends_at_1_where_pitman_s_test_is_at_its_edge(seed):
+    """Pitman: spreads are equal where the sums and the differences of pairs do not correlate."""
+    rng = np.random.default_rng(seed)
+    before = rng.normal(size=7)
+    after = 0.5 * before + 2 * rng.normal(size=7)
+    p = scipy.stats.pearsonr(before + after, after - before).pvalue
+    values = dict(enumerate(before)), dict(enumerate(after))
+    found = statistics.spread_ratio(*values, confidence=1 - p)
+    assert found["ratio"] == pytest.approx(after.std() / before.std())
+    assert min(abs(end - 1) for end in found["interval"]) < 1e-9
+    wider = statistics.spread_ratio(*values, confidence=1 - p / 2)["interval"]
+    assert wider[0] < 1 < wider[1]
+
+
+def test_spreads_need_three_pairs_that_vary():
+    nothing = {"ratio": None, "interval": None}
+    assert statistics.spread_ratio({0: 1.0, 1: 2.0, 5: 0.0}, {0: 1.0, 1: 3.0}) == nothing
+    assert (
+        statistics.spread_ratio(dict.fromkeys(range(3), 1.0), {0: 1.0, 1: 3.0, 2: 4.0}) == nothing
+    )
+    doubled = statistics.spread_ratio({0: 1.0, 1: 2.0, 2: 4.0}, {0: 2.0, 1: 4.0, 2: 8.0})
+    assert doubled["ratio"] == pytest.approx(2.0)  # The pairs lie on a line.
+    assert doubled["interval"] == pytest.approx([2.0, 2.0], abs=1e-6)
