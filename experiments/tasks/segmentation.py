@@ -18,6 +18,9 @@ from experiments.tasks.supervised import Augment, Supervised
 from experiments.training.task import Headline
 
 LOSSES = ("cross_entropy", "lovasz", "both")
+# Counts of pixels are added in two parts, this many to one and the rest. The engine adds the steps
+# between two evaluations in 32 bits, and an epoch of Pascal VOC has more than 2^31 pixels.
+_PART = 1 << 10
 
 
 def segmentation(
@@ -62,14 +65,16 @@ def segmentation(
             lambda truth, guess: scores.confusion_matrix(truth, guess, classes, ignore=-1)
         )(chosen, predicted)
         of_image, has_object = image_iou(matrices)
+        confusion = jnp.sum(matrices, axis=0)
         return {
-            "confusion": jnp.sum(matrices, axis=0),
+            "confusion_parts": confusion // _PART,
+            "confusion_rest": confusion % _PART,
             "image_iou": jnp.sum(of_image),
             "images": jnp.sum(has_object),
         }
 
     def finalize(sums):
-        matrix = sums["confusion"]
+        matrix = _PART * sums["confusion_parts"] + sums["confusion_rest"]
         found = {
             "mean_iou": scores.mean_iou(matrix),
             "pixel_accuracy": float(np.trace(matrix) / max(1.0, matrix.sum())),

@@ -40,6 +40,19 @@ def make(dataset):
     return task, Executor(task, dataset, 4, HOST)
 
 
+def test_pixels_are_counted_beyond_32_bits(dataset):
+    task, _ = make(dataset)
+    labels = np.zeros((1, 256, 256), np.int32)
+    labels[0, 0] = 1
+    logits = np.broadcast_to(np.float32([1, 0, 0]), (*labels.shape, 3))
+    sums = jax.jit(task.statistics)(logits, labels, np.array([True]))
+    # An epoch of Pascal VOC: steps are added on the device, in 32 bits, until the next evaluation.
+    steps = jax.tree.map(lambda x: x * np.asarray(70_000, x.dtype), sums)
+    found = task.finalize(jax.tree.map(lambda x: np.asarray(x, np.float64), steps))
+    assert found["pixel_accuracy"] == pytest.approx(255 / 256)
+    assert found["mean_iou"] == pytest.approx(255 / 256 / 2)
+
+
 def test_metrics_by_hand(dataset):
     task, engine = make(dataset)
     state = engine.initial_state(0)
