@@ -20,8 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.system.errors import UserError
-from experiments.system.tensor_files import read_tensors
+from experiments.system import tensor_files
 
 SIDE = 299  # pixels; images are resized to it
 FEATURES = 2048
@@ -195,19 +194,17 @@ def load(path: pathlib.Path) -> dict[str, np.ndarray]:
     """The weights of a file, checked: float32, kernels as (height, width, in, out).
 
     Raises:
-      UserError: the file cannot be read, or a tensor is missing or has another shape.
+      UserError: the file cannot be read, or a tensor is missing, has another shape or is not
+        finite.
     """
-    return prepared(read_tensors(path), str(path))
+    return prepared(tensor_files.read_tensors(path), str(path))
 
 
 def prepared(tensors: Weights, source: str) -> dict[str, np.ndarray]:
     """See `load`; `source` names the file in messages."""
     weights = {}
     for name, shape in shapes().items():
-        if name not in tensors or tensors[name].shape != shape:
-            had = f"shape {tensors[name].shape}" if name in tensors else "no such tensor"
-            raise UserError(f"{source}: {name}: got {had}; accepted: shape {shape}")
-        value = np.asarray(tensors[name], np.float32)
+        value = tensor_files.weights(tensors, name, shape, source)
         weights[name] = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value
     return weights
 

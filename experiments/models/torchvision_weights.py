@@ -20,7 +20,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from experiments.system.errors import UserError
-from experiments.system.tensor_files import read_tensors
+from experiments.system.tensor_files import read_tensors, weights
 
 # The pixels that the published weights were trained on, scaled to [0, 1].
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -89,11 +89,7 @@ def from_torchvision(
         tensor, shape = tensors[name], wanted[path].shape
         if tensor.ndim == 4:
             shape = (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape
-        if tensor.shape != shape:
-            raise ValueError(f"{name}: got shape {tensor.shape}; accepted: {shape}")
-        tensor = np.asarray(tensor, np.float32)
-        if not np.isfinite(tensor).all():
-            raise ValueError(f"{name}: got NaN or infinity; accepted: finite numbers")
+        tensor = weights(tensors, name, shape)
         found[path] = tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
     return {"params": {}, "batch_stats": {}, **unflatten_dict(found)}
 

@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.system.errors import UserError
-from experiments.system.tensor_files import read_tensors
+from experiments.system.tensor_files import read_tensors, weights
 
 # Convolutions by stage: their numbers in torchvision's `features`, and their output channels. A
 # stage ends with 2x2 maximum pooling; of the last one the loss needs the first convolution alone.
@@ -38,7 +37,8 @@ def load(path: pathlib.Path) -> Kernels:
     The names are "features.N.weight" (out, in, 3, 3) and "features.N.bias"; others are ignored.
 
     Raises:
-      UserError: the file cannot be read, or a tensor is missing or has another shape.
+      UserError: the file cannot be read, or a tensor is missing, has another shape or is not
+        finite.
     """
     tensors = read_tensors(path)
     kernels, before = {}, 3
@@ -47,10 +47,7 @@ def load(path: pathlib.Path) -> Kernels:
             found = []
             for kind, shape in (("weight", (channels, before, 3, 3)), ("bias", (channels,))):
                 name = f"features.{number}.{kind}"
-                if name not in tensors or tensors[name].shape != shape:
-                    had = f"shape {tensors[name].shape}" if name in tensors else "no such tensor"
-                    raise UserError(f"{path}: {name}: got {had}; accepted: shape {shape}")
-                found.append(np.float32(tensors[name]))
+                found.append(weights(tensors, name, shape, str(path)))
             kernels[number] = found[0].transpose(2, 3, 1, 0), found[1]
             before = channels
     return kernels

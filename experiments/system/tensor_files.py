@@ -10,6 +10,8 @@ import json
 import math
 import pathlib
 import zipfile
+from collections.abc import Mapping
+from typing import NoReturn
 
 import ml_dtypes
 import numpy as np
@@ -45,6 +47,46 @@ def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: is no {path.suffix} file or is damaged ({error})") from error
+
+
+def weights(
+    tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], source: str = ""
+) -> np.ndarray:
+    """One of the arrays as weights: finite float32 numbers of a known shape.
+
+    Args:
+      tensors: of `read_tensors`.
+      name: of the array. Where it ends in "running_var", its numbers are not negative either.
+      shape: what it should have.
+      source: the file, for the error.
+
+    Raises:
+      UserError: there is no such array, or it has another shape, another kind of numbers, NaN or
+        infinity.
+
+    Example:
+      >>> weights({"bias": np.array([0.5, 1.0])}, "bias", (2,))
+      array([0.5, 1. ], dtype=float32)
+    """
+
+    def refuse(got: str, accepted: str) -> NoReturn:
+        file = f"{source}: " if source else ""
+        raise UserError(f"{file}{name}: got {got}; accepted: {accepted}")
+
+    if name not in tensors:
+        refuse("no such tensor", f"shape {shape}")
+    found = tensors[name]
+    if found.shape != shape:
+        refuse(f"shape {found.shape}", f"shape {shape}")
+    if not (np.issubdtype(found.dtype, np.floating) or found.dtype == ml_dtypes.bfloat16):
+        refuse(f"dtype {found.dtype}", "floating-point numbers")
+    with np.errstate(over="ignore"):
+        found = np.asarray(found, np.float32)
+    if not np.isfinite(found).all():
+        refuse("NaN or infinity", "finite float32 numbers")
+    if name.endswith("running_var") and found.min(initial=0) < 0:
+        refuse("a negative variance", "numbers >= 0")
+    return found
 
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:

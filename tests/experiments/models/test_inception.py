@@ -132,6 +132,10 @@ def test_other_weights_are_refused_by_name(tensors, tmp_path):
     other = tensors | {"Conv2d_1a_3x3.bn.bias": np.zeros(3)}
     with pytest.raises(UserError, match=r"Conv2d_1a_3x3.bn.bias: got shape \(3,\); accepted: shap"):
         inception.prepared(other, "a.pth")
+    for wrong, got in ((np.nan, "NaN or infinity"), ("a", "dtype <U1")):
+        np.savez(tmp_path / "w.npz", **tensors | {"Conv2d_1a_3x3.bn.bias": np.full(32, wrong)})
+        with pytest.raises(UserError, match=f"^source: got .*bn.bias: got {got}; accepted"):
+            prepare.prepare(tmp_path / "w.npz", tmp_path / "D")
     (tmp_path / "bad.pth").write_bytes(b"cos\nsystem\n(S'touch made'\ntR.")
     with pytest.raises(UserError) as caught:
         prepare.prepare(tmp_path / "bad.pth", tmp_path / "D")

@@ -115,10 +115,10 @@ NAN = np.full((4, 3, 7, 7), np.nan, np.float32)
         ),
         (
             {"conv1.weight": np.ones((7, 7, 3, 4))},
-            r"conv1.weight: got shape \(7, 7, 3, 4\); accepted: \(4, 3, 7, 7\)",
+            r"conv1.weight: got shape \(7, 7, 3, 4\); accepted: shape \(4, 3, 7, 7\)",
         ),
-        ({"bn1.bias": np.ones(3)}, r"bn1.bias: got shape \(3,\); accepted: \(4,\)"),
-        ({"bn1.bias": np.ones((2, 2, 1, 1))}, r"bn1.bias: got shape \(2, 2, 1, 1\); accepted: \(4"),
+        ({"bn1.bias": np.ones(3)}, r"bn1.bias: got shape \(3,\); accepted: shape \(4,\)"),
+        ({"bn1.bias": np.ones((2, 2, 1, 1))}, r"bn1.bias: got shape \(2, 2, 1, 1\); accepted"),
         ({"conv1.weight": NAN}, "conv1.weight: got NaN or infinity; accepted: finite"),
     ],
 )

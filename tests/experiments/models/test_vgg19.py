@@ -55,6 +55,9 @@ def test_a_file_of_other_weights_is_refused(tmp_path):
     np.savez(tmp_path / "a.npz", **{"features.0.weight": np.zeros((64, 3, 3, 3), np.float32)})
     with pytest.raises(UserError, match=r"features.0.bias: got no such tensor; accepted: shape"):
         vgg19.load(tmp_path / "a.npz")
+    np.savez(tmp_path / "a.npz", **{"features.0.weight": np.full((64, 3, 3, 3), np.nan)})
+    with pytest.raises(UserError, match=r"features.0.weight: got NaN or infinity; accepted"):
+        vgg19.load(tmp_path / "a.npz")
     np.savez(tmp_path / "a.npz", **{"features.0.weight": np.zeros((4, 3, 3, 3), np.float32)})
     with pytest.raises(UserError, match=r"features.0.weight: got shape \(4, 3, 3, 3\); accepted"):
         vgg19.load(tmp_path / "a.npz")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.system.errors import UserError
-from experiments.system.tensor_files import read_tensors
+from experiments.system.tensor_files import read_tensors, weights
 
 NAMES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
@@ -44,6 +44,25 @@ def test_safetensors_of_every_dtype(tmp_path):
     for name, expected in tensors.items():
         assert read[name].dtype == expected.dtype and read[name].shape == expected.shape
         np.testing.assert_array_equal(read[name], expected)
+
+
+def test_weights_are_finite_floats_of_their_shape():
+    tensors = {"half": np.float16([1, 2]), "bf16": np.ones(2, ml_dtypes.bfloat16)}
+    for name in tensors:
+        assert weights(tensors, name, (2,)).dtype == np.float32
+    for name, value, got in (
+        ("none", None, "no such tensor"),
+        ("shape", np.ones(3), r"shape \(3,\)"),
+        ("text", np.array(["a", "b"]), "dtype <U1"),
+        ("complex", np.ones(2, complex), "dtype complex128"),
+        ("whole", np.ones(2, int), "dtype int64"),
+        ("nan", np.array([1, np.nan]), "NaN or infinity"),
+        ("large", np.array([1, 1e300]), "NaN or infinity"),
+        ("bn.running_var", np.array([1.0, -1.0]), "a negative variance"),
+    ):
+        given = {} if value is None else {name: value}
+        with pytest.raises(UserError, match=f"^w.npz: {name}: got {got}; accepted: "):
+            weights(given, name, (2,), "w.npz")
 
 
 def test_a_safetensors_file_without_tensors(tmp_path):
