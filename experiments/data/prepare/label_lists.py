@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Iterable, Iterator
 
 from experiments.data import store
 from experiments.system.errors import ConfigError, UserError
@@ -83,7 +84,11 @@ def _voc(source: str, root: pathlib.Path) -> dict[str, list[Picture]]:
             "which share no picture"
         )
     more = root / "SegmentationClassAug"
-    augmented = {path.stem for path in more.glob("*.png")} - set(test)
+    augmented = {path.stem for path in _visible(more.glob("*.png"))} - set(test)
+    for name in sorted(augmented):
+        if not _is_name(name):
+            got = f"{source}, where {more} has {f'{name}.png'!r}"
+            raise ConfigError("source", got, "labels there that are named as their pictures")
 
     def picture(name: str, labels: str) -> Picture:
         image = root / "JPEGImages" / f"{name}.jpg"
@@ -107,7 +112,7 @@ def _cityscapes(source: str, root: pathlib.Path) -> dict[str, list[Picture]]:
         names = {
             f"{path.parent.name}/{path.name.removesuffix(ending)}"
             for place, ending in ((images, _IMAGE), (truth, _IDS), (truth, _INSTANCES))
-            for path in (place / folder).glob(f"*/*{ending}")
+            for path in _visible((place / folder).glob(f"*/*{ending}"))
         }
         if not names:
             got = f"{source} (no picture in {images / folder})"
@@ -130,6 +135,15 @@ def _require(folders: list[pathlib.Path], name: str, source: str) -> None:
             raise ConfigError("source", f"{source} ({folder} is not a folder)", ACCEPTED[name])
 
 
+def _visible(paths: Iterable[pathlib.Path]) -> Iterator[pathlib.Path]:
+    """Leaves hidden files out: macOS writes ._NAME beside each file that it copies."""
+    return (path for path in paths if not path.name.startswith("."))
+
+
+def _is_name(text: str) -> bool:
+    return all(letter.isalnum() or letter in "_-" for letter in text)
+
+
 def _names(path: pathlib.Path) -> list[str]:
     """The names in a list of Pascal VOC, one in each line."""
     try:
@@ -141,7 +155,7 @@ def _names(path: pathlib.Path) -> list[str]:
         name = line.strip()
         if not name:
             continue
-        if not all(letter.isalnum() or letter in "_-" for letter in name):
+        if not _is_name(name):
             raise UserError(f"{path}, line {number}: got {name!r}; accepted: the name of a picture")
         if name in names[-1:] or name in set(names):
             raise UserError(f"{path}, line {number}: got {name} again; accepted: each picture once")

@@ -117,7 +117,8 @@ def _open(path: str, modes: tuple[str, ...]):
             if image.size[0] * image.size[1] > MOST_PIXELS:
                 raise Unreadable(f"{name} has {image.size[0]} x {image.size[1]} pixels")
             if image.mode not in modes:
-                raise Unreadable(f"{name} has the mode {image.mode} instead of {modes[0]}")
+                accepted = " or ".join(modes)
+                raise Unreadable(f"{name} has the mode {image.mode} instead of {accepted}")
             image.load()
             return image.copy()
     except (*_DAMAGED, Image.DecompressionBombError) as error:

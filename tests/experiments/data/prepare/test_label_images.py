@@ -106,6 +106,30 @@ def test_without_segmentation_class_aug_the_lists_alone_count(voc, tmp_path):
     assert not {p.name for p in with_more["train"]} & set(VAL)
 
 
+def test_hidden_files_are_no_pictures(voc, cityscapes, tmp_path):
+    # macOS writes ._NAME beside each file that it copies to other disks.
+    for name, original, folder in (
+        ("voc", voc, "VOC2012/SegmentationClassAug"),
+        ("cityscapes", cityscapes, "leftImg8bit/train/aachen"),
+    ):
+        source = shutil.copytree(original, tmp_path / name)
+        for path in list((source / folder).glob("*.png")):
+            path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
+        found, expected = (label_lists.pictures(name, str(root)) for root in (source, original))
+        for split, of in expected.items():
+            assert [p.name for p in found[split]] == [p.name for p in of]
+
+
+def test_labels_with_a_name_of_several_lines_are_one_line(voc, tmp_path):
+    source = shutil.copytree(voc, tmp_path / "VOCdevkit")
+    label_folders.save_gray(
+        np.zeros((4, 4), np.uint8), source / "VOC2012" / "SegmentationClassAug" / "a\nb.png"
+    )
+    with pytest.raises(UserError, match=r"^source: got .*'a\\nb.png'.*; accepted: ") as told:
+        prepare("voc", source, tmp_path / "D")
+    assert "\n" not in str(told.value)
+
+
 def test_cityscapes_has_training_ids_and_for_label_to_image_ids_with_edges(prepared_cityscapes):
     dataset = load("cityscapes", prepared_cityscapes)
     edged = load("cityscapes", prepared_cityscapes, edges=True)
@@ -165,7 +189,7 @@ FAULTS = {
     "voc": [
         ("labels", stray, "label 77 in 2 pixels, instead of 0 to 20 or 255"),
         ("labels", truncate, r"2007_\d*.png cannot be decoded"),
-        ("labels", color, r"2007_\d*.png has the mode RGB instead of P"),
+        ("labels", color, r"2007_\d*.png has the mode RGB instead of P or L"),
         ("labels", grow, "labels of 129 x 96 pixels for a picture of 128 x 96"),
         ("image", truncate, r"2007_\d*.jpg cannot be decoded \(.*[Tt]runcated"),
         ("image", pathlib.Path.unlink, r"2007_\d*.jpg is missing"),
