@@ -54,6 +54,12 @@ from experiments.training.task import Headline
 SAME = "same"
 FRECHET = Headline("frechet_distance", higher_is_better=False)
 FID = Headline("fid", higher_is_better=False)
+# The flags that say how many images of a split are evaluated.
+_EVALUATED_BY = {
+    "train": "train_examples",
+    "validation": "validation",
+    "test": "evaluation_examples",
+}
 EVALUATED_PIXELS = 32 * 64**2  # of one evaluation batch
 # What Park et al. train with; they name no other betas for their two rates.
 adam = functools.partial(optax.adam, b1=0.0, b2=0.9)
@@ -165,6 +171,9 @@ QUICK_EVALUATED, QUICK_SIZE = 256, 64
 
 def build(config: SpadeConfig, dataset: Dataset) -> tuple[ConditionalGan, Length]:
     """Both networks, their optimizers, and what generated images are scored with."""
+    for split, flag in _EVALUATED_BY.items():
+        if split in dataset.splits() and len(dataset.splits()[split]) == 1:
+            raise ConfigError(flag, f"1 {split} image", "2 or more, as a Frechet distance needs")
     features, evaluated = _features(config), len(dataset.test)
     optimizers, schedules = {}, {}
     for name in NETWORKS:

@@ -13,7 +13,7 @@ from experiments import cityscapes_spade as spade
 from experiments import data
 from experiments.data.dataset import Dataset, Split
 from experiments.figures import label_to_image
-from experiments.system.errors import NonFiniteError
+from experiments.system.errors import ConfigError, NonFiniteError
 from experiments.system.progress import Progress
 from experiments.tasks import scores
 from experiments.training import pictures
@@ -197,6 +197,19 @@ def test_each_network_has_its_rate_and_its_metric():
         assert schedule(0) == pytest.approx({"generator": 0.01, "discriminator": 0.04}[network])
     np.testing.assert_allclose(updates["discriminator"], -0.04 * np.eye(6)[2], rtol=1e-6)
     assert np.all(np.abs(updates["generator"]) > 1e-5)  # spread over the output channels
+
+
+@pytest.mark.parametrize(
+    ("split", "flag"),
+    [("train", "train_examples"), ("validation", "validation"), ("test", "evaluation_examples")],
+)
+def test_a_split_of_one_image_has_no_distance_and_is_refused_before_training(split, flag):
+    two = Split(np.zeros((2, 4, 4, 3), np.uint8), np.zeros((2, 4, 4), np.uint8))
+    one = Split(two.examples[:1], two.labels[:1])
+    splits = {"train": two, "validation": two, "test": two} | {split: one}
+    made = Dataset("made", class_names=("a", "a, edge"), provenance="", **splits)
+    with pytest.raises(ConfigError, match=f"^{flag}: got 1 {split} image; accepted: 2 or more"):
+        spade.build(settings_of("--batch_size=1"), made)
 
 
 def test_adam_is_that_of_spade():
