@@ -291,7 +291,11 @@ EXPERIMENT = Experiment(
     preferred="voc",
     build=build,
     data_flags={
-        "size": (int, "Height and width of digit_scenes, a multiple of 64. Default: 64."),
+        "size": (
+            int,
+            "Height and width of digit_scenes, a multiple of 64. Default: 64. Take 128 or more for "
+            "batches below 16, or the deepest layer is normalized over too few pixels.",
+        ),
         "train_examples": (int, "Number of training pictures. Default: all."),
     },
     load_options=("size",),

@@ -34,8 +34,9 @@ def results(summary: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
       dataset: what it was trained on.
 
     Returns:
-      "dataset", "model", "background_mean_iou" (of a network that finds background only, over all
-      classes that the test split has), and "runs": for each its name, n, "scores" and "gaps" (each
+      "dataset", "model", "background" (the name of class 0; on Cityscapes it is the road),
+      "background_mean_iou" (of a network that finds it alone, over all classes that the test split
+      has), and "runs": for each its name, n, "scores" and "gaps" (each
       with mean, std, n, difference and interval, as shares) and "class_iou" (mean over trials).
     """
     baseline = summary["runs"][0]
@@ -60,6 +61,7 @@ def results(summary: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
     return {
         "dataset": summary["dataset"],
         "model": summary["model"],
+        "background": dataset.class_names[0],
         "background_mean_iou": background_mean_iou(dataset.test, dataset),
         "runs": rows,
     }
@@ -89,8 +91,8 @@ def table(found: dict[str, Any]) -> str:
     }
     width = max(len(run["run"]) for run in found["runs"])
     lines = [
-        f"test scores in percent; gap: train - test; background everywhere has mean IoU "
-        f"{100 * found['background_mean_iou']:.2f}",
+        f"test scores in percent; gap: train - test; {found['background']} everywhere has "
+        f"mean IoU {100 * found['background_mean_iou']:.2f}",
         f"{'run':<{width}}" + "".join(f"{name:>24}" for name in columns),
     ]
     for run in found["runs"]:

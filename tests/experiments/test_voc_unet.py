@@ -103,6 +103,14 @@ def test_a_network_that_finds_background_everywhere_has_a_known_mean_iou():
     assert report.background_mean_iou(split, made) == pytest.approx(10 / 16 / 3)
 
 
+def test_the_table_names_the_class_that_is_found_everywhere():
+    split = Split(np.zeros((1, 2, 4, 3), np.uint8), np.zeros((1, 2, 4), np.uint8))
+    cities = Dataset("cityscapes", split, split, ("road", "sidewalk"), "", ignore_label=255)
+    runs = [{"name": "l2", "n": 1, "trials": trials(0.1)}]
+    found = report.results({"dataset": "cityscapes", "model": "unet", "runs": runs}, cities)
+    assert "; road everywhere has mean IoU 100.00" in report.table(found)
+
+
 def trials(*values):
     keys = (
         [f"test_{name}{kind}" for name in report.SCORES for kind in ("", report.BATCH)],
