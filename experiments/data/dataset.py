@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import mmap
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from experiments.data import normalize
+from experiments.data import mapped, normalize
+from experiments.data.mapped import MappedRows
 from experiments.system.errors import ConfigError, UserError
 
 _ROWS_AT_ONCE = 256
@@ -24,26 +24,6 @@ class DatasetNotPrepared(UserError):
     """
 
 
-class _Mapped(NamedTuple):
-    """Where a memory-mapped array is."""
-
-    path: str
-    dtype: np.dtype
-    offset: int
-    shape: tuple[int, ...]
-
-    def open(self) -> np.memmap:
-        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
-
-
-def _pickled(value: Any) -> Any:
-    # A part of a mapped array has the array as its base, and another offset than it says.
-    whole = isinstance(value, np.memmap) and isinstance(value.base, mmap.mmap)
-    if whole and value.filename and value.flags.c_contiguous:
-        return _Mapped(str(value.filename), value.dtype, value.offset, value.shape)
-    return value
-
-
 @dataclasses.dataclass(frozen=True)
 class Split:
     """Examples with their labels.
@@ -52,8 +32,8 @@ class Split:
     array of floats (regression).
 
     Args:
-      examples: uint8, images (N, H, W, C) or clips (N, T, H, W, C). An `np.memmap` stays on the
-        disk: index it in batches.
+      examples: uint8, images (N, H, W, C) or clips (N, T, H, W, C). An `np.memmap` and its
+        `MappedRows` stay on the disk: index them in batches.
       labels: classes, int32 (N,); or images of classes, uint8 or int32 (N, H, W); or any other
         target, floats (N, ...).
       digest: SHA-256 that identifies the contents, where the source knows one. By default
@@ -68,8 +48,8 @@ class Split:
       (6, [0, 1])
     """
 
-    examples: np.ndarray
-    labels: np.ndarray
+    examples: np.ndarray | MappedRows
+    labels: np.ndarray | MappedRows
     digest: str | None = None
 
     def __post_init__(self):
@@ -94,11 +74,11 @@ class Split:
 
     def __getstate__(self) -> dict[str, Any]:
         # A memory-mapped array is pickled as the place of its file, not with its contents.
-        return {name: _pickled(value) for name, value in self.__dict__.items()}
+        return {name: mapped.pickled(value) for name, value in self.__dict__.items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
-            object.__setattr__(self, name, value.open() if isinstance(value, _Mapped) else value)
+            object.__setattr__(self, name, mapped.unpickled(value))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -125,12 +105,20 @@ class Split:
                 hashed.update(np.ascontiguousarray(rows).data)
         return hashed.hexdigest()
 
+    def take(self, rows: np.ndarray | slice, digest: str | None = None) -> Split:
+        """Some of the examples; what is memory-mapped stays on the disk.
+
+        Args:
+          rows: their numbers, a boolean for each example, or a slice.
+          digest: of the new split.
+        """
+        return Split(mapped.rows_of(self.examples, rows), mapped.rows_of(self.labels, rows), digest)
+
     def subset(self, count: int) -> Split:
         """Draws `count` examples at random, the same ones every time.
 
         Where a label is one class, every class gives equally many examples, as long as it has that
-        many. A smaller subset is part of a larger one. The examples keep their order, and are
-        copied into memory unless all of them are wanted.
+        many. A smaller subset is part of a larger one. The examples keep their order; see `take`.
 
         Example:
           >>> labels = np.array([0, 0, 0, 1, 1, 2], np.int32)
@@ -153,7 +141,7 @@ class Split:
         digest = None
         if self.digest is not None:
             digest = hashlib.sha256(f"{self.digest} subset {count}".encode()).hexdigest()
-        return Split(np.asarray(self.examples[chosen]), np.asarray(self.labels[chosen]), digest)
+        return self.take(chosen, digest)
 
 
 @dataclasses.dataclass(frozen=True)

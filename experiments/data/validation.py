@@ -30,7 +30,8 @@ def with_validation(dataset: Dataset, share: float) -> Dataset:
     order = np.random.default_rng(0).permutation(len(train))
     groups = [order]
     if train.labels.ndim == 1 and np.issubdtype(train.labels.dtype, np.integer):
-        groups = [order[train.labels[order] == label] for label in np.unique(train.labels)]
+        labels = np.asarray(train.labels)
+        groups = [order[labels[order] == label] for label in np.unique(labels)]
     chosen = np.zeros(len(train), bool)
     for group in groups:
         chosen[group[: round(share * len(group))]] = True
@@ -42,7 +43,7 @@ def with_validation(dataset: Dataset, share: float) -> Dataset:
         digest = None
         if train.digest is not None:
             digest = hashlib.sha256(f"{train.digest} {name} {share!r}".encode()).hexdigest()
-        return Split(train.examples[which], train.labels[which], digest)
+        return train.take(which, digest)
 
     return dataclasses.replace(
         dataset, train=part(~chosen, "train"), validation=part(chosen, "validation")

@@ -131,8 +131,8 @@ class Executor:
         self._evaluate = jit(self._evaluation_step)
         self._pictures = jit(task.pictures) if hasattr(task, "pictures") else None
         if plan.device_resident:
-            self._examples = self.placed(jnp.asarray(dataset.train.examples))
-            self._labels = self.placed(jnp.asarray(dataset.train.labels))
+            self._examples = self.placed(jnp.asarray(np.asarray(dataset.train.examples)))
+            self._labels = self.placed(jnp.asarray(np.asarray(dataset.train.labels)))
             self._many_steps = jit(self._scan, donate_argnums=0)
         else:
             self._one_step = jit(self._step, donate_argnums=0)

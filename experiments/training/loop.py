@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from experiments.data.dataset import Split
 from experiments.system import interrupt
 from experiments.system.errors import NonFiniteError
 from experiments.system.output import say
@@ -236,7 +235,7 @@ def _result(
     train = executor.dataset.train
     most = getattr(executor.task, "final_train_examples", FINAL_TRAIN_EXAMPLES)
     stride = -(-len(train) // most)
-    sample = Split(train.examples[::stride], train.labels[::stride])
+    sample = train.take(slice(None, None, stride))
     result = {"seed": trial.seed, "steps": last["step"]}
     for name, value in last.items():
         if name.startswith(("test_", "validation_")):

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from experiments.data.dataset import Dataset, Split
+from experiments.data.mapped import MappedRows
+from experiments.data.validation import with_validation
 from experiments.system.errors import ConfigError
 
 
@@ -236,3 +238,49 @@ def test_memory_mapped_examples_are_pickled_as_the_place_of_their_file(tmp_path)
     np.testing.assert_array_equal(again.examples, examples)
     np.testing.assert_array_equal(again.labels, labels)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(part)).examples, examples[7:])
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    """A split of 40 memory-mapped examples and images of labels, and the arrays themselves."""
+    examples = np.random.default_rng(0).integers(0, 256, (40, 4, 6, 3), np.uint8)
+    labels = examples[..., 0] // 64
+    for name, array in (("examples", examples), ("labels", labels)):
+        np.save(tmp_path / f"{name}.npy", array)
+    on_disk = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("examples", "labels"))
+    return Split(*on_disk), Split(examples, labels)
+
+
+@pytest.mark.parametrize(
+    "rows", [np.array([7, 3, 3]), np.arange(40) % 3 == 1, slice(None, None, 4), np.array([], int)]
+)
+def test_rows_of_a_memory_mapped_split_stay_on_the_disk(mapped, rows):
+    on_disk, in_memory = (split.take(rows) for split in mapped)
+    assert isinstance(on_disk.examples, MappedRows) and isinstance(on_disk.labels, MappedRows)
+    again = pickle.loads(pickle.dumps(on_disk)), on_disk.take(slice(None))
+    for one in (on_disk, *again):
+        assert len(one) == len(in_memory) and one.fingerprint == in_memory.fingerprint
+        for name in ("examples", "labels"):
+            found, expected = getattr(one, name), getattr(in_memory, name)
+            assert isinstance(found, MappedRows)
+            assert (found.shape, found.dtype, found.ndim) == (
+                expected.shape, expected.dtype, expected.ndim,
+            )  # fmt: skip
+            assert found.nbytes == expected.nbytes
+            np.testing.assert_array_equal(np.asarray(found), expected)
+            np.testing.assert_array_equal(found[1:], expected[1:])
+
+
+def test_parts_of_a_memory_mapped_dataset_are_the_same_examples_and_stay_on_the_disk(mapped):
+    on_disk, in_memory = (
+        with_validation(
+            Dataset("made", split, split, ("a", "b", "c", "d"), "").with_train_examples(30), 0.2
+        )
+        for split in mapped
+    )
+    for name, count in {"train": 24, "validation": 6}.items():
+        found, expected = on_disk.splits()[name], in_memory.splits()[name]
+        assert isinstance(found.examples, MappedRows) and len(found) == count
+        np.testing.assert_array_equal(np.asarray(found.examples), expected.examples)
+        np.testing.assert_array_equal(np.asarray(found.labels), expected.labels)
+        np.testing.assert_array_equal(found.channel_statistics, expected.channel_statistics)
