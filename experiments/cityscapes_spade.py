@@ -47,7 +47,7 @@ from experiments.tasks.supervised import no_augmentation
 from experiments.training.checkpoints import read_latest
 from experiments.training.config import METRICS, Length, OptimizerConfig
 from experiments.training.optimizer import make_optimizer
-from experiments.training.settings import Config, at_least, composed, setting, with_settings
+from experiments.training.settings import Config, at_least, composed, leaves, setting, with_settings
 from experiments.training.study import Run
 from experiments.training.task import Headline
 
@@ -230,12 +230,12 @@ def _reference(dataset: Dataset, features: scoring.Features, count: int):
 def _segmenter(config: SpadeConfig, dataset: Dataset) -> Segmenter | None:
     if config.unet:
         accepted = f"the workdir of a finished voc_unet on {dataset.name}"
-        load = functools.partial(_trained_unet, dataset=dataset)
+        load = functools.partial(trained_unet, dataset=dataset)
         return _read("unet", config.unet, load, accepted)
     return scoring.segmenter_of_scenes() if dataset.name == "digit_scenes" else None
 
 
-def _trained_unet(path: pathlib.Path, dataset: Dataset) -> Segmenter:
+def trained_unet(path: pathlib.Path, dataset: Dataset) -> Segmenter:
     """The U-Net of a workdir: of its first run, the first trial that ended."""
     try:
         record = json.loads((path / "config.json").read_text())
@@ -254,7 +254,10 @@ def _trained_unet(path: pathlib.Path, dataset: Dataset) -> Segmenter:
     options = {"size": size[0]} if dataset.name == "digit_scenes" else {}
     pictures = data.load(about, record.get("data_dir") or data.DEFAULT_DATA_DIR, **options)
     pictures = pictures.with_train_examples(settings["train_examples"])
-    config = with_settings(voc_unet.UnetConfig(), settings)
+    # A batch that was divided over devices is recorded with the settings, and is none of them.
+    own = {leaf.flag for leaf in leaves(voc_unet.UnetConfig)}
+    chosen = {flag: value for flag, value in settings.items() if flag in own}
+    config = with_settings(voc_unet.UnetConfig(), chosen)
     task, _ = voc_unet.build(config, pictures)
     variables = {"params": state["params"], **state["collections"]}
     return scoring.segmenter_of_task(task, variables, size, scoring.truth_of(dataset))

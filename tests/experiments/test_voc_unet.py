@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import data
+from experiments import cityscapes_spade, data
 from experiments import voc_unet as command
 from experiments.data.dataset import Dataset, Split
 from experiments.figures import segmentation as figures
@@ -16,6 +16,7 @@ from experiments.models import resnet_encoder, torchvision_weights
 from experiments.models.resnet_encoder import ResNetEncoder
 from experiments.reports import segmentation as report
 from experiments.system.errors import ConfigError, UserError
+from experiments.tasks import scores
 from experiments.training.config import MetricConfig
 from experiments.training.settings import record, with_settings
 
@@ -90,6 +91,20 @@ def test_a_short_run_leaves_scores_and_figures(few_scenes, run_main, tmp_path, c
     assert found["runs"][0]["gaps"]["pixel_accuracy"]["mean"] == pytest.approx(gap)
     out = capsys.readouterr().out
     assert "background everywhere has mean IoU" in out and "accuracy gap" in out
+
+    # SPADE's --unet finds the same labels with it, also where a batch was divided over devices.
+    config_path = work / "config.json"
+    saved = json.loads(config_path.read_text())
+    saved["settings"]["runs"]["sobolev"] |= {"batch_statistics": "local", "batch_parts": 2}
+    config_path.write_text(json.dumps(saved))
+    scenes = data.load("digit_scenes", edges=True)
+    unet = cityscapes_spade.trained_unet(work, scenes)
+    found = jax.jit(unet.predict)(scenes.test.examples.astype(np.float32) / 127.5 - 1)
+    confusion = scores.confusion_matrix(
+        data.load("digit_scenes").test.labels, found, unet.num_classes
+    )
+    assert float(scores.mean_iou(confusion)) == pytest.approx(trial["test_mean_iou"], abs=1e-4)
+    assert np.unique(found).size > 1
 
 
 def test_a_network_that_finds_background_everywhere_has_a_known_mean_iou():
