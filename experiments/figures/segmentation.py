@@ -96,7 +96,7 @@ def panel(dataset: Dataset, chosen: np.ndarray, predicted: dict[str, np.ndarray]
     )
     axes = figure.subplots(len(rows), len(chosen), squeeze=False)
     for line, (name, pictures) in zip(axes, rows.items(), strict=True):
-        line[0].set_ylabel(name)
+        line[0].set_ylabel(name.replace(",", ",\n"))  # A tuned run has a long name.
         for axis, picture in zip(line, pictures, strict=True):
             axis.imshow(picture, interpolation="nearest")
             axis.set_xticks([])

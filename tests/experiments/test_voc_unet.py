@@ -175,9 +175,9 @@ def test_the_panel_shows_pictures_truth_and_predictions(few_scenes):
     dataset = data.load("digit_scenes")
     chosen = np.array([0, 3])
     truth = dataset.test.labels[chosen]
-    figure = figures.panel(dataset, chosen, {"l2": truth % 11})
+    figure = figures.panel(dataset, chosen, {"l2,lam=1": truth % 11})
     axes = np.array(figure.axes).reshape(3, 2)
-    assert [row[0].get_ylabel() for row in axes] == ["image", "truth", "l2"]
+    assert [row[0].get_ylabel() for row in axes] == ["image", "truth", "l2,\nlam=1"]
     shown = axes[1, 1].images[0].get_array()
     np.testing.assert_array_equal(shown, figures.palette()[truth[1]])
     (legend,) = figure.legends
