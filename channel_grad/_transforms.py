@@ -24,7 +24,7 @@ import jax.tree_util as jtu
 import optax
 
 from channel_grad._axes import AxisSpec
-from channel_grad._describe import warn_if_nothing
+from channel_grad._describe import warn_if_left_out
 from channel_grad._layouts import flax_layout
 from channel_grad._metrics import LaplacianSmoothing, Metric, ReweightedL2, Sobolev
 
@@ -155,7 +155,7 @@ def _transformation(
     metric.check_method(method)
 
     def init(params: optax.Params) -> optax.EmptyState | optax.ScaleByScheduleState:
-        warn_if_nothing(spec, params)
+        warn_if_left_out(spec, params)
         if schedules:
             return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
         return optax.EmptyState()
