@@ -124,7 +124,7 @@ class Metric(abc.ABC):
         dtype = jnp.float64 if jnp.float64 in (k1.dtype, k2.dtype) else jnp.float32
 
         def inner(numbers: dict[str, jax.Array], k1: jax.Array, k2: jax.Array) -> jax.Array:
-            lines = (_lines(k.astype(dtype), axes) for k in (k1, k2))
+            lines = (flatten_axes(k.astype(dtype), axes) for k in (k1, k2))
             return jnp.sum(self.with_numbers(**numbers)._inner(*lines))
 
         return with_automatic_sharding(inner, self._arrays(), k1, k2, scalar=True)
@@ -175,7 +175,7 @@ class Metric(abc.ABC):
             return self._gradient(f, axes[0], method)
         last = tuple(range(-len(axes), 0))
         lines = jnp.moveaxis(f, axes, last)
-        g = self._gradient(_lines(f, axes), -1, method)
+        g = self._gradient(flatten_axes(f, axes), -1, method)
         return jnp.moveaxis(g.reshape(lines.shape), last, axes)
 
     @abc.abstractmethod
@@ -256,17 +256,17 @@ def at_least_float32(x: ArrayLike) -> Any:
     return float(x) if isinstance(x, np.generic) else x
 
 
+def flatten_axes(f: jax.Array, axes: Lines) -> jax.Array:
+    """Move `axes` to the end and flatten them into one."""
+    lines = jnp.moveaxis(f, axes, tuple(range(-len(axes), 0)))
+    rest = lines.shape[: f.ndim - len(axes)]
+    return lines.reshape(*rest, math.prod(f.shape[axis] for axis in axes))
+
+
 def mean_and_rest(k: Real[Array, "*rest n"]) -> tuple[Real[Array, "*rest"], Real[Array, "*rest n"]]:
     """The mean of each line, and what deviates from it."""
     mean = jnp.mean(k, axis=-1)
     return mean, k - mean[..., None]
-
-
-def _lines(f: jax.Array, axes: Lines) -> jax.Array:
-    """Several axes flattened into one, which comes last; the others are kept apart."""
-    lines = jnp.moveaxis(f, axes, tuple(range(-len(axes), 0)))
-    rest = lines.shape[: f.ndim - len(axes)]
-    return lines.reshape(*rest, math.prod(f.shape[axis] for axis in axes))
 
 
 def _array(name: str, f: Any) -> jax.Array:
