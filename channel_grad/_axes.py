@@ -16,6 +16,7 @@ tuple of integers is always one such leaf.
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Iterator
@@ -131,6 +132,30 @@ class AxisSpec:
     def exclude(self, pattern: str) -> AxisSpec:
         """This spec, but for the leaves whose path matches a regular expression (`re.search`)."""
         return self._where(pattern, False)
+
+    def at_least(self, channels: int) -> AxisSpec:
+        """This spec for the leaves whose axis has at least so many entries.
+
+        Example:
+            >>> import channel_grad, jax.numpy as jnp
+            >>> params = {"narrow": {"kernel": jnp.ones((3, 3, 8, 4))}}
+            >>> print(channel_grad.describe(params, channel_grad.output_axes.at_least(16)))
+            leaf           shape         axis       why
+            narrow/kernel  (3, 3, 8, 4)  unchanged  4 entries, fewer than 16
+            channel_grad.output_axes.at_least(16) changes the gradients of 0 of 1 leaves
+        """
+        if not isinstance(channels, int) or channels < 1:
+            raise ValueError(f"channels: got {channels!r}; accepted: an integer >= 1")
+
+        def rule(path: Path, leaf: Any, owner: Any) -> Decision:
+            found = self._rule(path, leaf, owner)
+            axes = _leaf_axes(path, tuple(np.shape(leaf)), found.axis)
+            if axes is None:
+                return found
+            n = math.prod(np.shape(leaf)[axis] for axis in axes)
+            return found if n >= channels else Decision(None, f"{n} entries, fewer than {channels}")
+
+        return AxisSpec.from_rule(rule, f"{self!r}.at_least({channels})")
 
     def _where(self, pattern: str, wanted: bool) -> AxisSpec:
         try:

@@ -43,6 +43,12 @@ class LearnedMetricState(NamedTuple):
         count: steps so far, int32.
         second_moment: C of each selected leaf, (n, n); an empty node for each other leaf.
         root: P of each selected leaf, (n, n); an empty node for each other leaf.
+
+    Example:
+        >>> import channel_grad, jax.numpy as jnp
+        >>> state = channel_grad.scale_by_learned_metric().init({"kernel": jnp.ones((3, 3, 2, 4))})
+        >>> isinstance(state, channel_grad.LearnedMetricState), state.root["kernel"].shape
+        (True, (4, 4))
     """
 
     count: Any
@@ -124,7 +130,7 @@ def scale_by_learned_metric(
 
     def update(
         updates: optax.Updates,
-        state: LearnedMetricState,
+        state: Any,
         params: optax.Params | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, LearnedMetricState]:
@@ -133,17 +139,21 @@ def scale_by_learned_metric(
         now = {name: at_least_float32(value) for name, value in now.items()}
         axes_of = spec.resolve(updates)
         leaves, structure = jtu.tree_flatten_with_path(updates)
-        chosen = [(path, f) for path, f in leaves if axes_of[path] is not None]
-        for path, f in chosen:
+        chosen = []
+        for path, f in leaves:
+            leaf_axes = axes_of[path]
+            if leaf_axes is None:
+                continue
             if not jnp.issubdtype(jnp.result_type(f), jnp.floating):
                 raise ValueError(
                     f"updates: got dtype {jnp.result_type(f)} at the leaf {jtu.keystr(path)}; "
                     "accepted: real floats, or axes=None for this leaf"
                 )
+            chosen.append((path, f, leaf_axes))
         moments, places = jtu.tree_flatten(state.second_moment)
         moments = [
-            _second_moment(f, axes_of[path], moment, now["decay"])
-            for (path, f), moment in zip(chosen, moments, strict=True)
+            _second_moment(f, leaf_axes, moment, now["decay"])
+            for (_, f, leaf_axes), moment in zip(chosen, moments, strict=True)
         ]
         # The eigenvectors are what costs: none are computed in the steps between.
         roots = jax.lax.cond(
@@ -154,8 +164,8 @@ def scale_by_learned_metric(
             jtu.tree_leaves(state.root),
         )
         changed = {
-            path: _apply(f, axes_of[path], root)
-            for (path, f), root in zip(chosen, roots, strict=True)
+            path: _apply(f, leaf_axes, root)
+            for (path, f, leaf_axes), root in zip(chosen, roots, strict=True)
         }
         return (
             structure.unflatten([changed.get(path, f) for path, f in leaves]),

@@ -223,12 +223,14 @@ def check_choice(name: str, value: object, accepted: tuple[str, ...]) -> None:
         raise ValueError(f"{name}: got {value!r}; accepted: {', '.join(accepted)}")
 
 
-def check_number(name: str, value: Any, positive: bool = False) -> None:
-    """Raise a ValueError if value is not a finite number >= 0, or > 0 if positive.
+def check_number(name: str, value: Any, positive: bool = False, above: float | None = None) -> None:
+    """Raise a ValueError if value is not a finite number >= 0; > 0 if positive, or > above.
 
-    Of a tracer, shape and dtype are known and checked, its value is not.
+    Only the shape and dtype of a tracer can be checked.
     """
-    accepted = f"a finite number {'> 0' if positive else '>= 0'}"
+    if positive:
+        above = 0.0
+    accepted = "a finite number " + (">= 0" if above is None else f"> {above:g}")
     if callable(value):
         raise ValueError(
             f"{name}: got a function, {value!r}; accepted: {accepted}; schedules are accepted by "
@@ -245,7 +247,7 @@ def check_number(name: str, value: Any, positive: bool = False) -> None:
     if isinstance(value, Tracer):
         return
     number = float(value)
-    if not (number > 0 if positive else number >= 0) or math.isinf(number):
+    if not (number >= 0 if above is None else number > above) or math.isinf(number):
         raise ValueError(f"{name}: got {value!r}; accepted: {accepted}")
 
 
