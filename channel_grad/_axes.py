@@ -17,6 +17,7 @@ tuple of integers is always one such leaf.
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -180,6 +181,22 @@ class AxisSpec:
         """This spec, but for the leaves whose path matches a regular expression (`re.search`)."""
         return self._where(pattern, False)
 
+    def at_least(self, channels: int) -> AxisSpec:
+        """This spec for the leaves whose axis has at least so many entries.
+
+        Example:
+            >>> import channel_grad, jax.numpy as jnp
+            >>> params = {"narrow": {"kernel": jnp.ones((3, 3, 8, 4))}}
+            >>> print(channel_grad.describe(params, channel_grad.output_axes.at_least(16)))
+            leaf           shape         axis       why
+            narrow/kernel  (3, 3, 8, 4)  unchanged  4 entries, fewer than 16
+            channel_grad.output_axes.at_least(16) changes the gradients of 0 of 1 leaves
+        """
+        if not isinstance(channels, int) or channels < 1:
+            raise ValueError(f"channels: got {channels!r}; accepted: an integer >= 1")
+        rule = _AtLeast(self._rule, channels)
+        return AxisSpec.from_rule(rule, f"{self!r}.at_least({channels})")
+
     def _where(self, pattern: str, wanted: bool) -> AxisSpec:
         try:
             re.compile(pattern)
@@ -250,6 +267,24 @@ class _Matching:
         if bool(re.search(self.pattern, path_string(path))) == self.wanted:
             return self.rule(path, leaf, around)
         return Decision(None, f"left out by {self.call}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _AtLeast:
+    """A rule for the leaves whose axis has at least so many entries."""
+
+    rule: Rule
+    channels: int
+
+    def __call__(self, path: Path, leaf: Any, around: Surroundings) -> Decision:
+        found = self.rule(path, leaf, around)
+        if found.axis is None:
+            return found
+        shape = tuple(np.shape(leaf))
+        n = math.prod(shape[axis] for axis in _leaf_axes(path, shape, found.axis))
+        if n < self.channels:
+            return Decision(None, f"{n} entries, fewer than {self.channels}")
+        return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,7 +70,8 @@ def scale_by_reweighted_l2(
     """Gradients with respect to `ReweightedL2`: ``f + lam * mean(f)`` in the form "code".
 
     Args:
-        lam: weight of the mean; also a schedule, a function of the step count.
+        lam: weight of the mean, > -1 (the form "equation": > 0); also a schedule, a function of the
+            step count.
         form: "code" (figure 3 of the paper) or "equation" (eqs. 4 and 8).
         axes, method: see `scale_by_metric`.
 

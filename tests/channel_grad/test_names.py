@@ -280,7 +280,7 @@ def seven(path, leaf):
     [
         cg.output_axes,
         cg.flax_layout.stacked(0).raster.only("Scan") | cg.all_kernels.exclude("head"),
-        cg.AxisSpec(seven),
+        cg.AxisSpec(seven).at_least(8),
         cg.AxisSpec({"net": -1}),
         cg.AxisSpec(-1),
     ],
