@@ -4,8 +4,8 @@
     python -m experiments.analysis.correlation --workdir=W --out=DIR
 
 "Channel-Directed Gradients for Optimization of Convolutional Neural Networks", figures 1, 11, 13
-and 14: the kernels of any network, from a .npz, .safetensors or .onnx file (extra: onnx) or from a training run.
-Takes seconds to a few minutes. Leaves in DIR:
+and 14: the kernels of any network, from a .npz, .safetensors or .onnx file (extra: onnx) or from a
+training run. Takes seconds to a few minutes. Leaves in DIR:
 
   correlation.json   {layer: {"output": [correlation at |i - j| = 1, 2, ...], "input": [...], ...}}
   correlation.csv    one row for each layer

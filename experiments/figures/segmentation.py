@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 
 from experiments.data.dataset import Dataset
 from experiments.figures.files import save
+from experiments.figures.names import plain
 
 VOID_COLOR = (224, 224, 192)  # of 255 in Pascal VOC's pictures of labels
 _NAMED_IN_THE_LEGEND = 24
@@ -71,14 +72,15 @@ def classes(results: dict[str, Any]) -> Figure:
         at = np.arange(len(names)) + (index - (len(runs) - 1) / 2) * width
         label = run["run"] if run["n"] == 1 else f"{run['run']} (n = {run['n']})"
         mean = 100 * run["scores"]["mean_iou"]["mean"]
-        axis.bar(at, heights, width, color=f"C{index}", label=f"{label}: mean {mean:.1f}")
+        axis.bar(at, heights, width, color=f"C{index}", label=plain(f"{label}: mean {mean:.1f}"))
         axis.axhline(mean, color=f"C{index}", ls="--", lw=1)
-    axis.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 3 else 0)
+    rotation = 90 if max(map(len, names)) > 3 else 0
+    axis.set_xticks(range(len(names)), map(plain, names), rotation=rotation)
     axis.set_ylabel("test IoU (%)")
     axis.set_ylim(0, 100)
     axis.grid(alpha=0.3, axis="y")
     axis.legend(fontsize="small", title="dashed: mean", title_fontsize="small")
-    axis.set_title(f"{results['model']} on {results['dataset']}")
+    axis.set_title(plain(f"{results['model']} on {results['dataset']}"))
     return figure
 
 
@@ -96,7 +98,7 @@ def panel(dataset: Dataset, chosen: np.ndarray, predicted: dict[str, np.ndarray]
     )
     axes = figure.subplots(len(rows), len(chosen), squeeze=False)
     for line, (name, pictures) in zip(axes, rows.items(), strict=True):
-        line[0].set_ylabel(name.replace(",", ",\n"))  # A tuned run has a long name.
+        line[0].set_ylabel(plain(name).replace(",", ",\n"))  # A tuned run has a long name.
         for axis, picture in zip(line, pictures, strict=True):
             axis.imshow(picture, interpolation="nearest")
             axis.set_xticks([])
@@ -107,7 +109,7 @@ def panel(dataset: Dataset, chosen: np.ndarray, predicted: dict[str, np.ndarray]
     if dataset.ignore_label is not None:
         names[dataset.ignore_label] = "void"
     patches = [
-        Patch(facecolor=to_rgb(colors[label] / 255), edgecolor="0.5", label=names[label])
+        Patch(facecolor=to_rgb(colors[label] / 255), edgecolor="0.5", label=plain(names[label]))
         for label in sorted(shown)[:_NAMED_IN_THE_LEGEND]
     ]
     figure.legend(handles=patches, loc="outside right center", fontsize="small", frameon=False)
