@@ -106,6 +106,16 @@ def test_without_segmentation_class_aug_the_lists_alone_count(voc, tmp_path):
     assert not {p.name for p in with_more["train"]} & set(VAL)
 
 
+def test_lists_that_windows_wrote(voc, tmp_path):
+    source = shutil.copytree(voc, tmp_path / "VOCdevkit")
+    for path in (source / "VOC2012" / "ImageSets" / "Segmentation").glob("*.txt"):
+        names = "\r\n".join(path.read_text().split())
+        path.write_bytes(b"\xef\xbb\xbf" + names.encode())  # with a byte-order mark
+    found, expected = (label_lists.pictures("voc", str(root)) for root in (source, voc))
+    for split, pictures in expected.items():
+        assert [p.name for p in found[split]] == [p.name for p in pictures]
+
+
 def test_hidden_files_are_no_pictures(voc, cityscapes, tmp_path):
     # macOS writes ._NAME beside each file that it copies to other disks.
     for name, original, folder in (
