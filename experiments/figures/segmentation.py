@@ -10,31 +10,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from experiments.data import label_images
 from experiments.data.dataset import Dataset
 from experiments.figures.files import save
 from experiments.figures.names import plain
 
-VOID_COLOR = (224, 224, 192)  # of 255 in Pascal VOC's pictures of labels
 _NAMED_IN_THE_LEGEND = 24
-
-
-def palette() -> np.ndarray:
-    """The colors of Pascal VOC's pictures of labels, uint8 (256, 3).
-
-    The bits of a label go, from the lowest on, to the highest bits of red, green and blue in turn.
-
-    Example:
-      >>> palette()[[0, 1, 15, 255]].tolist()
-      [[0, 0, 0], [128, 0, 0], [192, 128, 128], [224, 224, 192]]
-    """
-    labels = np.arange(256)
-    colors = np.zeros((256, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            here = (labels >> (3 * bit + channel)) & 1
-            colors[:, channel] |= (here << (7 - bit)).astype(np.uint8)
-    colors[255] = VOID_COLOR
-    return colors
 
 
 def draw_classes(directory: pathlib.Path, results: dict[str, Any]) -> None:
@@ -86,7 +67,7 @@ def classes(results: dict[str, Any]) -> Figure:
 
 def panel(dataset: Dataset, chosen: np.ndarray, predicted: dict[str, np.ndarray]) -> Figure:
     """A column for each picture; below it the truth and the prediction of each run."""
-    colors, test = palette(), dataset.test
+    colors, test = label_images.voc_palette(), dataset.test
     truth = np.asarray(test.labels[chosen])
     rows = {"image": np.asarray(test.examples[chosen]), "truth": colors[truth]}
     rows |= {name: colors[labels] for name, labels in predicted.items()}

@@ -68,6 +68,8 @@ def read(picture: Picture, form: Form) -> dict[str, np.ndarray]:
                 f"{image.size[0]} x {image.size[1]}"
             )
     image = image.convert("RGB")
+    if form.dataset == "voc" and labels.mode == "P":
+        labels = _by_color(labels)
     _check_labels(np.asarray(labels), form.dataset)
     if form.dataset == "voc":
         return _on_a_square(image, labels, form.size)
@@ -83,6 +85,32 @@ def read(picture: Picture, form: Form) -> dict[str, np.ndarray]:
         "labels": trained[ids],
         "edges": ids + edges,
     }
+
+
+def _by_color(labels):
+    """Labels of VOC as a gray picture, from a picture with a palette.
+
+    Programs that save such a picture again give the colors other numbers. Where a number has not
+    its color of Pascal VOC, nor the gray of itself, the colors say what the labels are.
+    """
+    from PIL import Image
+
+    numbers = np.asarray(labels)
+    used = np.unique(numbers).tolist()
+    palette = np.array(labels.getpalette("RGB")).reshape(-1, 3).tolist()
+    colors = {number: tuple(palette[number]) if number < len(palette) else () for number in used}
+    known = [tuple(color) for color in label_images.voc_palette().tolist()]
+    if all(color in (known[number], (number,) * 3) for number, color in colors.items()):
+        return Image.fromarray(numbers)
+    last = len(label_images.VOC_CLASSES)
+    meaning = {known[label]: label for label in (*range(last), label_images.VOID)}
+    foreign = [color for color in colors.values() if color not in meaning]
+    if foreign or len(set(colors.values())) < len(colors):
+        found = f"the color {foreign[0]}" if foreign else "one color for several labels"
+        raise Unreadable(f"labels with {found}, instead of colors that are all Pascal VOC's")
+    table = np.zeros(256, np.uint8)
+    table[used] = [meaning[color] for color in colors.values()]
+    return Image.fromarray(table[numbers])
 
 
 def _on_a_square(image, labels, size: int) -> dict[str, np.ndarray]:
