@@ -192,6 +192,7 @@ RESAVED = {
     "optimized": lambda path: in_color(path).quantize(colors=8),  # a palette of less than 256
     "shuffled": shuffled,
     "gray": lambda path: Image.fromarray(np.array(Image.open(path))).convert("P"),
+    "gray quantized": lambda path: Image.fromarray(np.array(Image.open(path))).quantize(),
 }
 
 
@@ -213,6 +214,7 @@ def test_labels_saved_with_another_palette_are_taken_by_their_colors(
 def other_colors(path):
     """Labels whose numbers are right, in colors of another dataset."""
     with Image.open(path) as image:
+        image.load()
         image.putpalette(np.random.default_rng(0).integers(1, 256, 768, dtype=np.uint8).tobytes())
         image.save(path)
 
@@ -236,6 +238,25 @@ def test_labels_of_other_colors_are_refused_by_name(damage, voc, tmp_path):
     with pytest.raises(ConfigError, match=f"{VAL[3]}: .*color.* Pascal VOC's") as told:
         prepare("voc", source, tmp_path / "D")
     assert "\n" not in str(told.value)
+
+
+def test_a_palette_of_ids_of_cityscapes_must_be_gray(cityscapes, tmp_path):
+    source = shutil.copytree(cityscapes, tmp_path / "cityscapes")
+    first, second = list((source / "gtFine").glob("*/*/*_labelIds.png"))[:2]
+    ids = np.array(Image.open(first))
+    Image.fromarray(ids).quantize().save(first)
+    assert not np.array_equal(np.array(Image.open(first)), ids)
+    prepare("cityscapes", source, tmp_path / "D")
+    prepare("cityscapes", cityscapes, tmp_path / "E")
+    for kind in ("train_edges", "test_edges"):
+        found, expected = (
+            np.load(label_images.place("cityscapes", str(tmp_path / name)) / f"{kind}.npy")
+            for name in "DE"
+        )
+        np.testing.assert_array_equal(found, expected)
+    other_colors(second)
+    with pytest.raises(ConfigError, match="labels with the color .*gray"):
+        prepare("cityscapes", source, tmp_path / "D")
 
 
 @pytest.mark.parametrize("void", [255, 19])
