@@ -13,6 +13,7 @@ from matplotlib.quiver import Quiver
 
 from experiments.figures import animation
 from experiments.figures.files import save
+from experiments.figures.names import plain
 
 _TINY = 1e-12  # in place of a greatest value of zero
 _ACTIVATION = "activation (after ReLU)"
@@ -74,7 +75,7 @@ def filter_rows(
                 axis.set_title(f"t = {t}", fontsize=7)
         label = f"filter {i}\nR = {cost[i]:.3g}\nmax |w| = {greatest:.2g}"
         axes[i, 0].set_ylabel(label, fontsize=6.5, rotation=0, ha="right", va="center")
-    figure.suptitle(_with_scale(title, longest), fontsize=8)
+    figure.suptitle(plain(_with_scale(title, longest)), fontsize=8)
     return figure
 
 
@@ -129,7 +130,7 @@ def activation_rows(frames: np.ndarray, response: np.ndarray, title: str) -> Fig
     for axis in axes.flat:
         _without_ticks(axis)
     _colorbar(figure, picture, list(axes.flat))
-    figure.suptitle(title, fontsize=8)
+    figure.suptitle(plain(title), fontsize=8)
     return figure
 
 
@@ -142,7 +143,7 @@ def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
     for axis in axes:
         _without_ticks(axis)
         axis.set_frame_on(False)
-    figure.suptitle(title, fontsize=7)
+    figure.suptitle(plain(title), fontsize=7)
     return figure, axes
 
 
