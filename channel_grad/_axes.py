@@ -78,6 +78,8 @@ class Surroundings:
             if name not in _BIASES:
                 continue
             shape = tuple(np.shape(leaf))
+            if len(shape) > 2 and set(shape[1:]) == {1}:  # of Haiku's NCHW: (out, 1, 1)
+                shape = shape[:1]
             self._biases[tuple(modules)] = shape
             if len(shape) == 1:
                 self._plain |= {tuple(modules[:depth]) for depth in range(1, len(modules) + 1)}

@@ -300,7 +300,8 @@ def _not_a_convolution(
         says(_NO_CONVOLUTION) or any(_ATTENTION.search(name.lower()) for name in modules)
     ):
         return not_named
-    if rank > 3 or not modules or (not flax and not is_module):
+    by_itself = all(name.isdigit() for name in modules)
+    if rank > 3 or by_itself or (not flax and not is_module):
         return ""
     listed = bias is not None and _LISTED.search(modules[-1]) is not None
     return "" if listed else general

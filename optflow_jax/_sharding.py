@@ -124,9 +124,12 @@ def partitioned(function: Callable) -> Callable:
     operation = custom_partitioning(lambda *arrays: local(*arrays))
 
     def call(*arrays):
-        # To debug: one operation after another, on all filters.
-        if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
-            return function(*arrays)
+        # Who debugs under `jax.disable_jit` has no use for loops of a solver in Python, and
+        # `custom_partitioning` needs programs.
+        with jax.disable_jit(False):
+            return on_these_devices(*arrays)
+
+    def on_these_devices(*arrays):
         if any(explicit_spec(x)[0] for x in arrays):
             return _on_own_filters(local, *alike(*arrays))
         # Inside a `jax.shard_map` arrays are local already (at least along its own mesh axes).

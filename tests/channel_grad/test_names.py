@@ -208,6 +208,10 @@ def test_haiku_modules_and_layer_stack():
     tree = jax.eval_shape(hk.transform(blocks).init, KEY, IMAGE)
     axes = {"conv2_d": (3,), "conv2_d_1": (3,), "conv1_d": (2,)}
     assert touched(cg.haiku_layout, tree) == {f"blocks/{k}/w": v for k, v in axes.items()}
+    first = hk.transform(lambda x: hk.Conv2D(4, 3, data_format="NCHW", name="layers_net")(x))
+    tree = jax.eval_shape(first.init, KEY, IMAGE)
+    assert tree["layers_net"]["b"].shape == (4, 1, 1)
+    assert touched(cg.haiku_layout, tree) == {"layers_net/w": (3,)}
     tree = jax.eval_shape(hk.transform(stack).init, KEY, IMAGE)
     assert [leaf.ndim for leaf in jax.tree.leaves(tree)] == [2, 5]
     assert touched(cg.haiku_layout, tree) == {}
