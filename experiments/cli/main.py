@@ -22,7 +22,13 @@ from absl import app, flags, logging
 
 from experiments.cli import usage
 from experiments.system import interrupt
-from experiments.system.errors import ConfigError, NonFiniteError, UserError, is_disk_full
+from experiments.system.errors import (
+    ConfigError,
+    NonFiniteError,
+    SaveError,
+    UserError,
+    is_disk_full,
+)
 
 Define = Callable[[flags.FlagValues], None]
 _HELP = ("--help", "-help", "--helpfull", "-helpfull", "-h", "-?", "--helpshort", "-helpshort")
@@ -255,6 +261,8 @@ def _explain(error: Exception, values: flags.FlagValues) -> NoReturn:
         fail(f"{'--' if field in values else ''}{error}", 2)
     if isinstance(error, NonFiniteError):
         fail(str(error), 1)
+    if isinstance(error, SaveError):
+        fail(f"{error}; complete ones are kept{_how_to_go_on(values)}", 1)
     if isinstance(error, MemoryError):
         fail(f"not enough memory: {error}; a smaller dataset or batch needs less", 1)
     if isinstance(error, BrokenPipeError):

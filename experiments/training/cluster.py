@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from experiments.data.dataset import Dataset
-from experiments.system.errors import ConfigError, UserError
+from experiments.system.errors import ConfigError, SaveError, UserError
 from experiments.training.execution import Executor
 from experiments.training.loop import CheckpointPolicy, Trial, attempt
 from experiments.training.trial_files import OnDisk
@@ -114,7 +114,7 @@ class Cluster:
                 try:
                     yield trial, *ray.get(ended)
                 except ray.exceptions.RayTaskError as error:
-                    if isinstance(error.cause, UserError):
+                    if isinstance(error.cause, UserError | SaveError):
                         raise error.cause from None
                     raise
                 except ray.exceptions.RayError as error:

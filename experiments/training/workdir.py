@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -57,6 +58,7 @@ class Workdir:
         self._held = contextlib.ExitStack()
         try:
             self.path = pathlib.Path(path).expanduser().absolute()
+            made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._held.enter_context(lock.hold(self.path))
         except RuntimeError as error:  # ~nobody: there is no such user
@@ -73,6 +75,11 @@ class Workdir:
         try:
             self._open(json.loads(json.dumps(finite(settings))), check, resume, record or {})
         except BaseException:
+            if made:  # A refused study leaves nothing.
+                shutil.rmtree(self.path, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    for folder in made[1:]:
+                        folder.rmdir()
             self.close()
             raise
 
