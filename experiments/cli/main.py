@@ -29,6 +29,7 @@ from experiments.system.errors import (
     UserError,
     is_disk_full,
 )
+from experiments.system.output import accept_any_text
 
 Define = Callable[[flags.FlagValues], None]
 _HELP = ("--help", "-help", "--helpfull", "-helpfull", "-h", "-?", "--helpshort", "-helpshort")
@@ -57,6 +58,7 @@ def run(
       several: what the names are that the command takes any number of (one or more), such as
         "workdir"; then `main` is called with each of them.
     """
+    accept_any_text()
     values = flags.FlagValues()
     define(values)
 

@@ -117,7 +117,7 @@ class Workdir:
         if not self.summary_path.exists():
             return None
         try:
-            summary = json.loads(self.summary_path.read_text())
+            summary = json.loads(self.summary_path.read_text("utf-8"))
             for run in summary["runs"]:
                 run["name"]
                 for trial in run["trials"]:
@@ -277,7 +277,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 def _read_config(path: pathlib.Path) -> dict[str, Any]:
     """The settings in config.json."""
     try:
-        settings = json.loads(path.read_text())["settings"]
+        settings = json.loads(path.read_text("utf-8"))["settings"]
         list(settings["seeds"]), dict(settings["runs"])
         return settings
     except (OSError, ValueError, KeyError, TypeError) as error:
