@@ -126,7 +126,8 @@ def parse_flags(
     except flags.Error as error:
         raise FlagError(usage.illegal_value(values, str(error))) from error
     for name in values:
-        _check_text(name, values[name].value)
+        if values[name].present:  # A default may be of no use here, and not needed either.
+            _check_text(name, values[name].value)
     if several:
         if not rest:
             raise FlagError(f"{several}: got none; accepted: one or more, as in the first line")

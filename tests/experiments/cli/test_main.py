@@ -76,6 +76,15 @@ def test_text_that_a_shell_left_is_refused(here, value):
         command.call(lambda values: None, define, f"--out={value}")
 
 
+def test_a_default_that_is_not_needed_is_not_checked():
+    def with_home(values):
+        flags.DEFINE_string("data_dir", "~nouser/data", "Where from.", flag_values=values)
+
+    assert command.call(lambda values: values.data_dir, with_home) == "~nouser/data"
+    with pytest.raises(UserError, match="^data_dir: got ~nouser/data; accepted: "):
+        command.call(lambda values: None, with_home, "--data_dir=~nouser/data")
+
+
 def test_a_command_ends_with_one_line_and_code_2(tmp_path):
     module = "experiments.benchmarks.convnet3d"
     done = subprocess.run(
