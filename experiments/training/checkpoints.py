@@ -197,7 +197,7 @@ def require_savable(workdir: pathlib.Path) -> None:
         raise ConfigError(
             "workdir",
             f"{workdir}, where Orbax cannot save a checkpoint ({_reason(error)})",
-            'a folder whose whole path has no [ ] and no backslash, and no folder "gs:"',
+            'a folder whose whole path is text of this locale, without [ ], a backslash or "gs:"',
         ) from error
 
 

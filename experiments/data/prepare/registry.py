@@ -82,7 +82,7 @@ def fetch(package: Package, folder: pathlib.Path) -> pathlib.Path:
     print(f"fetching {package.megabytes} MB: {shown}", file=sys.stderr, flush=True)
     try:
         ran = subprocess.run(
-            command, cwd=folder, capture_output=True, encoding="utf-8", errors="replace", check=False
+            command, cwd=folder, capture_output=True, encoding="utf-8", errors="replace"
         )
     except OSError as error:
         raise UserError(f"`{shown}` cannot be run: {error}; or {otherwise}") from error
