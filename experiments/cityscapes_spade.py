@@ -238,8 +238,8 @@ def _segmenter(config: SpadeConfig, dataset: Dataset) -> Segmenter | None:
 def trained_unet(path: pathlib.Path, dataset: Dataset) -> Segmenter:
     """The U-Net of a workdir: of its first run, the first trial that ended."""
     try:
-        record = json.loads((path / "config.json").read_text())
-        summary = json.loads((path / "summary.json").read_text())
+        record = json.loads((path / "config.json").read_text("utf-8"))
+        summary = json.loads((path / "summary.json").read_text("utf-8"))
         name, settings = next(iter(record["settings"]["runs"].items()))
         ended = [trial["seed"] for trial in summary["runs"][0]["trials"] if "error" not in trial]
         if record["settings"]["experiment"] != voc_unet.EXPERIMENT.name or not ended:

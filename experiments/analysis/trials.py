@@ -52,7 +52,7 @@ def read(
     """
     accepted = f"a folder that experiments.{experiment} wrote"
     try:
-        config = json.loads((workdir / "config.json").read_text())
+        config = json.loads((workdir / "config.json").read_text("utf-8"))
         settings = config["settings"]
         runs, seeds, data = dict(settings["runs"]), list(settings["seeds"]), settings["dataset"]
         found, dataset, fingerprint = settings["experiment"], data["name"], data["fingerprint"]

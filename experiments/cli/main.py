@@ -22,7 +22,14 @@ from absl import app, flags, logging
 
 from experiments.cli import usage
 from experiments.system import interrupt
-from experiments.system.errors import ConfigError, NonFiniteError, UserError, is_disk_full
+from experiments.system.errors import (
+    ConfigError,
+    NonFiniteError,
+    SaveError,
+    UserError,
+    is_disk_full,
+)
+from experiments.system.output import accept_any_text
 
 Define = Callable[[flags.FlagValues], None]
 _HELP = ("--help", "-help", "--helpfull", "-helpfull", "-h", "-?", "--helpshort", "-helpshort")
@@ -51,6 +58,7 @@ def run(
       several: what the names are that the command takes any number of (one or more), such as
         "workdir"; then `main` is called with each of them.
     """
+    accept_any_text()
     values = flags.FlagValues()
     define(values)
 
@@ -118,7 +126,8 @@ def parse_flags(
     except flags.Error as error:
         raise FlagError(usage.illegal_value(values, str(error))) from error
     for name in values:
-        _check_text(name, values[name].value)
+        if values[name].present:  # A default may be of no use here, and not needed either.
+            _check_text(name, values[name].value)
     if several:
         if not rest:
             raise FlagError(f"{several}: got none; accepted: one or more, as in the first line")
@@ -255,6 +264,8 @@ def _explain(error: Exception, values: flags.FlagValues) -> NoReturn:
         fail(f"{'--' if field in values else ''}{error}", 2)
     if isinstance(error, NonFiniteError):
         fail(str(error), 1)
+    if isinstance(error, SaveError):
+        fail(f"{error}; complete ones are kept{_how_to_go_on(values)}", 1)
     if isinstance(error, MemoryError):
         fail(f"not enough memory: {error}; a smaller dataset or batch needs less", 1)
     if isinstance(error, BrokenPipeError):

@@ -183,7 +183,7 @@ def _main(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
     cli_devices.join(values)
     with contextlib.ExitStack() as stack:
         if not processes.is_first():  # The first process speaks for all.
-            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8", errors="replace"))
             stack.enter_context(contextlib.redirect_stdout(nowhere))
         return _train(experiment, values)
 

@@ -158,7 +158,7 @@ def load(
         raise ConfigError("preferred", repr(preferred), ", ".join(STAND_INS))
     options = {key: value for key, value in options.items() if value is not None}
     if name == "auto":
-        name = preferred if _SOURCES[preferred].is_prepared(data_dir) else STAND_INS[preferred]
+        name = preferred if _is_prepared(preferred, data_dir) else STAND_INS[preferred]
         notice(_notice(name, preferred, data_dir))
         for key in sorted(set(options) - set(_SOURCES[name].options)):
             notice(f"{key}: ignored, because {name} has no such option")
@@ -178,7 +178,7 @@ def is_taken(name: str, preferred: str, data_dir: str = DEFAULT_DATA_DIR) -> boo
       (False, True)
     """
     if name == "auto" and preferred in STAND_INS:
-        return _SOURCES[preferred].is_prepared(data_dir)
+        return _is_prepared(preferred, data_dir)
     return name == preferred
 
 
@@ -190,6 +190,16 @@ def prepare_command(name: str, data_dir: str) -> str:
       'python -m experiments.prepare_data mnist --data_dir=D'
     """
     return f"python -m experiments.prepare_data {name}{_SOURCES[name].flags} --data_dir={data_dir}"
+
+
+def _is_prepared(name: str, data_dir: str) -> bool:
+    """Whether a dataset is under data_dir; not under the default where the user has no home."""
+    try:
+        return _SOURCES[name].is_prepared(data_dir)
+    except ConfigError:
+        if data_dir == DEFAULT_DATA_DIR:
+            return False
+        raise
 
 
 def _notice(name: str, preferred: str, data_dir: str) -> str:

@@ -34,7 +34,7 @@ def device() -> str:
     if jax.default_backend() != "cpu":
         return kind
     try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        lines = pathlib.Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
         model = next(x.split(":", 1)[1].strip() for x in lines if x.startswith("model name"))
     except (OSError, StopIteration):
         model = platform.processor() or platform.machine()
@@ -46,7 +46,8 @@ def commit() -> str | None:
     here = pathlib.Path(__file__).resolve().parent
     try:
         git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(git, capture_output=True, check=True)
+        return done.stdout.decode("utf-8", errors="replace").strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -34,6 +34,10 @@ class ConfigError(UserError):
         return type(self), (self.field, self.got, self.accepted)
 
 
+class SaveError(RuntimeError):
+    """A checkpoint that does not read back as it was saved."""
+
+
 class NonFiniteError(RuntimeError):
     """A loss, a parameter or another quantity of a trial became infinite or not a number."""
 

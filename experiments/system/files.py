@@ -13,8 +13,8 @@ _UNFINISHED = ".unfinished"
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """`write_bytes` of a text in UTF-8."""
-    write_bytes(path, text.encode("utf-8"))
+    """`write_bytes` of a text in UTF-8; "?" for the letters of a file name that is no text."""
+    write_bytes(path, text.encode("utf-8", errors="replace"))
 
 
 def write_bytes(path: pathlib.Path, data: bytes) -> None:

@@ -33,12 +33,12 @@ def hold(folder: pathlib.Path, name: str = ".lock") -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout:
         try:
-            who = holder.read_text().strip()
+            who = holder.read_text("utf-8", errors="replace").strip()
         except OSError:
             who = ""
         raise Held(who or "another process") from None
     try:
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", "utf-8")
         yield
     finally:
         holder.unlink(missing_ok=True)

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TextIO
+
+
+def accept_any_text() -> None:
+    """Lets every line out on stdout and stderr, whatever the console: call it first.
+
+    What its encoding lacks (as cp1252 on Windows for `> log.txt`) becomes "?" on stdout and, so
+    that errors name a file exactly, an escape on stderr. A closed one is opened to nowhere.
+    """
+    for name, errors in (("stdout", "replace"), ("stderr", "backslashreplace")):
+        stream = getattr(sys, name)
+        if stream is None:  # as by `>&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8", errors=errors))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
 def say(text: str, stream: TextIO | None = None) -> None:

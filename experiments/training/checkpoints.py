@@ -1,8 +1,9 @@
 """Checkpoints of one trial: complete or absent, verified when read, the last good one kept.
 
 Orbax writes each checkpoint into a temporary folder and renames it when it is complete, so a kill
-leaves the previous one. It does not notice a byte that changed on the disk; the digest saved
-beside the state does.
+leaves the previous one. Each save is read back, apart from the arrays' contents: Orbax can leave
+out its manifest and not say so. Nor does it notice a byte that changes on the disk later; the
+digest saved beside the state does.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +20,9 @@ import flax.serialization
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 
-from experiments.system.errors import UserError
+from experiments.system.errors import ConfigError, SaveError, UserError, is_disk_full
 from experiments.system.files import finite
 
 KEPT = 2
@@ -53,17 +56,22 @@ class Checkpoints:
             return sorted(manager.all_steps())
 
     def save(self, step: int, state: Any, **extra: Any) -> None:
-        """Saves the state, and values for JSON beside it."""
+        """Saves the state, and values for JSON beside it.
+
+        Raises:
+          SaveError: what was written lacks a part.
+        """
         tree = jax.device_get(flax.serialization.to_state_dict(state))
-        beside = {"digest": digest(tree), "identity": self._identity, **extra}
+        beside = _sealed({"digest": digest(tree), "identity": self._identity, **extra})
         with self._manager() as manager:
             manager.save(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(tree),
-                    extra=ocp.args.JsonSave(_sealed(beside)),
+                    extra=ocp.args.JsonSave(beside),
                 ),
             )
+        self._read_back(self._directory / str(step), beside, len(jax.tree.leaves(tree)))
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
         """The newest checkpoint that can be read, or None where there is none.
@@ -98,11 +106,10 @@ class Checkpoints:
             except UserError:
                 raise
             except Exception as error:  # A damaged file makes the readers raise many types.
-                reason = str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
                 aside = self._set_aside(step)
                 before = "the one before it" if step != steps[0] else "step 0"
                 self._notice(
-                    f"checkpoint {self._directory / str(step)} is corrupt ({reason}); "
+                    f"checkpoint {self._directory / str(step)} is corrupt ({_reason(error)}); "
                     f"moved to {aside}, starting from {before}"
                 )
                 continue
@@ -123,6 +130,17 @@ class Checkpoints:
             empty = not manager.all_steps()
         if empty:
             shutil.rmtree(self._directory)
+
+    def _read_back(self, saved: pathlib.Path, beside: dict[str, Any], arrays: int) -> None:
+        """Reads the record and the names of the arrays, not their contents: a few milliseconds."""
+        try:
+            if read_extra(saved) != beside:
+                raise ValueError("its record is another one")
+            found = _count_arrays(saved / "state")
+            if found != arrays:
+                raise ValueError(f"its manifest names {found} of {arrays} arrays")
+        except Exception as error:  # As in `restore`.
+            raise SaveError(f"checkpoint {saved} was not saved whole ({_reason(error)})") from error
 
     def _require_identity(self, step: int, extra: dict[str, Any]) -> None:
         saved = extra.get("identity", {})
@@ -160,6 +178,29 @@ class Checkpoints:
         )
 
 
+def require_savable(workdir: pathlib.Path) -> None:
+    """Saves a tiny checkpoint in a folder and removes it: only a save tells.
+
+    Orbax takes brackets in a path for a pattern and "gs:" for a bucket.
+
+    Raises:
+      ConfigError: it does not read back.
+    """
+    try:
+        if "\\" in workdir.as_posix():  # Not tried: it would write to a/b for a folder "a\b".
+            raise ValueError("it reads a backslash as a slash")
+        with tempfile.TemporaryDirectory(dir=workdir, prefix=".checkpoint") as folder:
+            Checkpoints(pathlib.Path(folder) / "tried").save(0, {"array": np.zeros(1)})
+    except Exception as error:  # As in `restore`.
+        if is_disk_full(error):
+            raise
+        raise ConfigError(
+            "workdir",
+            f"{workdir}, where Orbax cannot save a checkpoint ({_reason(error)})",
+            'a folder whose whole path is text of this locale, without [ ], a backslash or "gs:"',
+        ) from error
+
+
 def read_latest(directory: pathlib.Path) -> dict[str, Any]:
     """The newest checkpoint of a folder: {"step", "state", "sums"} as nested dicts of arrays.
 
@@ -175,7 +216,7 @@ def read_latest(directory: pathlib.Path) -> dict[str, Any]:
         with ocp.StandardCheckpointer(multiprocessing_options=_one_process()) as reader:
             tree = jax.device_get(reader.restore(newest / "state"))
     except Exception as error:  # A damaged file makes the readers raise many types.
-        raise ValueError(f"the checkpoint {newest} is damaged") from error
+        raise ValueError(f"the checkpoint {newest} is damaged ({_reason(error)})") from error
     if digest(tree) != extra["digest"]:
         raise ValueError(f"the checkpoint {newest} is damaged: its digest is wrong")
     return tree
@@ -202,6 +243,18 @@ def read_extra(checkpoint: pathlib.Path) -> dict[str, Any]:
     if _sealed(extra) != extra:
         raise ValueError("its record is not the one that was saved")
     return extra
+
+
+def _count_arrays(folder: pathlib.Path) -> int:
+    """How many arrays the manifest of a saved state names."""
+    base = {"driver": "file", "path": f"{folder}/"}
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": base}).result()
+    return sum(key.endswith(b".zarray") for key in store.list().result())
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error."""
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
 
 
 def digest(tree: Any) -> str:

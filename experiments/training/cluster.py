@@ -8,19 +8,25 @@ started the study writes everything else, and Ray shows there what the workers p
 from __future__ import annotations
 
 import contextlib
+import os
 import pathlib
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from experiments.data.dataset import Dataset
-from experiments.system.errors import ConfigError, UserError
+from experiments.system.errors import ConfigError, SaveError, UserError
+from experiments.system.output import accept_any_text
 from experiments.training.execution import Executor
 from experiments.training.loop import CheckpointPolicy, Trial, attempt
 from experiments.training.trial_files import OnDisk
 from experiments.training.workdir import Workdir
 
 RETRIES = 10  # of a trial whose worker is lost
+WAIT = 10.0  # seconds for an answer from the address
+# How HTTP/2 begins: the client's preface and empty SETTINGS. The server's SETTINGS (type 4) answer.
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 
 
 @contextlib.contextmanager
@@ -61,13 +67,18 @@ class Cluster:
 
     def _connect(self) -> None:
         options: dict[str, Any] = {"logging_level": "ERROR"}
+        address, named = self._address, ""
+        if address == "auto" and os.environ.get("RAY_ADDRESS"):  # Ray takes that one.
+            address = os.environ["RAY_ADDRESS"]
+            named = f"RAY_ADDRESS={address}: "
         try:
-            self._ray.init(address=self._address, **options)
-        except (ConnectionError, ValueError) as error:
-            if self._address != "auto":
+            _require_answer(address)
+            self._ray.init(address=address, **options)
+        except (OSError, OverflowError, ValueError) as error:
+            if address != "auto":
                 raise ConfigError(
                     "cluster",
-                    f"{self._address} ({str(error).splitlines()[0]})",
+                    f"{self._address} ({named}{str(error).splitlines()[0]})",
                     "auto, or the HOST:PORT that `ray start --head` printed",
                 ) from error
             self._ray.init(include_dashboard=False, **options)
@@ -114,7 +125,7 @@ class Cluster:
                 try:
                     yield trial, *ray.get(ended)
                 except ray.exceptions.RayTaskError as error:
-                    if isinstance(error.cause, UserError):
+                    if isinstance(error.cause, UserError | SaveError):
                         raise error.cause from None
                     raise
                 except ray.exceptions.RayError as error:
@@ -123,6 +134,23 @@ class Cluster:
         finally:
             for task in tasks:  # After an error or Ctrl-C: what was saved stays.
                 ray.cancel(task, force=True)
+
+
+def _require_answer(address: str) -> None:
+    """Asks HOST:PORT whether it speaks gRPC; Ray itself would wait for it for 200 seconds.
+
+    Raises:
+      OSError, OverflowError, ValueError: it does not, or there is no such address.
+    """
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not (colon and port.isdecimal()):  # Ray tells what is wrong with another form at once.
+        return
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=WAIT) as connection:
+        if os.environ.get("RAY_USE_TLS", "0").lower() not in ("0", "false"):
+            return
+        connection.sendall(_GREETING)
+        if connection.recv(9)[3:4] != b"\4":
+            raise ConnectionError("what answers there is not Ray")
 
 
 class _Worker(Workdir):
@@ -147,6 +175,7 @@ def _train(
     folder: pathlib.Path,
     policy: CheckpointPolicy,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    accept_any_text()
     task, length = build(config, dataset)
     worker = _Worker(folder)
     files = OnDisk(worker, trial.run, trial.seed, trial.identity, print)

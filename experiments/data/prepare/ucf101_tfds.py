@@ -67,7 +67,7 @@ def videos(source: str, lists: str | None) -> tuple[dict[str, list[Video]], tupl
     """
     folder, number = _version(source)
     try:
-        suffix = json.loads((folder / INFO).read_text()).get("fileFormat", "tfrecord")
+        suffix = json.loads((folder / INFO).read_text("utf-8")).get("fileFormat", "tfrecord")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(
             "source", f"{folder}, where {INFO} is damaged", "an intact folder"

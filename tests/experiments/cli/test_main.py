@@ -1,5 +1,6 @@
 """What every command does with its command line: values that are text, and where results go."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -75,6 +76,15 @@ def test_text_that_a_shell_left_is_refused(here, value):
         command.call(lambda values: None, define, f"--out={value}")
 
 
+def test_a_default_that_is_not_needed_is_not_checked():
+    def with_home(values):
+        flags.DEFINE_string("data_dir", "~nouser/data", "Where from.", flag_values=values)
+
+    assert command.call(lambda values: values.data_dir, with_home) == "~nouser/data"
+    with pytest.raises(UserError, match="^data_dir: got ~nouser/data; accepted: "):
+        command.call(lambda values: None, with_home, "--data_dir=~nouser/data")
+
+
 def test_a_command_ends_with_one_line_and_code_2(tmp_path):
     module = "experiments.benchmarks.convnet3d"
     done = subprocess.run(
@@ -108,6 +118,62 @@ def test_a_flagfile_that_cannot_be_read_is_told_by_name():
     message = r"--flagfile: got '/none/x'; accepted: .* \(No such file or directory\)$"
     with pytest.raises(UserError, match=message):
         command.call(lambda values: None, lambda values: None, "--flagfile=/none/x")
+
+
+# Help, output of every kind and an error, in letters that no console below has, and a file name
+# that is no text at all.
+SPEAKING = r"""
+'''\u03c3 \u2192 help.'''
+import sys
+from absl import flags, logging
+from experiments.cli import main as command
+from experiments.system.errors import UserError
+from experiments.system.output import say
+TEXT = "\u03c3 \u2192 \udcff"
+def define(values):
+    flags.DEFINE_string("out", "x", "To \u2192.", flag_values=values)
+def main(values):
+    print(TEXT, "printed")
+    say(f"{TEXT} said")
+    say(f"{TEXT} warned", sys.stderr)
+    logging.set_verbosity(logging.INFO)
+    logging.error("%s logged", TEXT)
+    raise UserError(f"out: {TEXT} wrong")
+command.run(main, define)
+"""
+CONSOLES = [
+    {"PYTHONIOENCODING": "ascii"},
+    {"PYTHONIOENCODING": "cp1252"},
+    {"PYTHONIOENCODING": "latin-1:strict"},
+    {"PYTHONIOENCODING": "utf-8:strict"},
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+]
+
+
+@pytest.mark.parametrize("console", CONSOLES, ids=str)
+def test_every_line_gets_out_on_every_console(console):
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-c", SPEAKING, *arguments],
+            cwd=ROOT, capture_output=True, env=os.environ | console,
+        )  # fmt: skip
+
+    ran = run()
+    assert ran.returncode == 2
+    assert b"Traceback" not in ran.stderr and b"Error ---" not in ran.stderr
+    assert [line.split()[-1] for line in ran.stdout.splitlines()] == [b"printed", b"said"]
+    said = [line.split()[-1] for line in ran.stderr.splitlines()]
+    assert said == [b"warned", b"logged", b"wrong"]
+    ran = run("--help")
+    assert ran.returncode == 0 and ran.stderr == b"" and b"--out" in ran.stdout
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-"])
+def test_a_command_without_a_console_does_its_work(closed):
+    shell = f'exec "{sys.executable}" -c "$0" {closed}'
+    ran = subprocess.run(["sh", "-c", shell, SPEAKING], cwd=ROOT, capture_output=True)
+    assert ran.returncode == 2
+    assert (ran.stdout == b"") == ("1>" in closed) and (ran.stderr == b"") == ("2>" in closed)
 
 
 def test_unraisable_errors_of_closed_loops_alone_are_left_out():

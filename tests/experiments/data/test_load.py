@@ -2,7 +2,7 @@ import pytest
 
 from experiments import data
 from experiments.data import DatasetNotPrepared
-from experiments.data.prepare import images
+from experiments.data.prepare import images, inception
 from experiments.system.errors import ConfigError
 
 
@@ -69,6 +69,42 @@ def test_unknown_names_and_options_say_what_is_accepted(tmp_path):
 def test_a_data_dir_that_is_no_path_names_the_setting(name, data_dir):
     with pytest.raises(ConfigError, match="^data_dir: got .*; accepted: a "):
         data.load(name, data_dir, preferred="cifar10")
+
+
+@pytest.fixture(params=["no home", "a home that cannot be looked at"])
+def homeless(request, monkeypatch):
+    """As in a container: a user without an entry in passwd, or whose HOME belongs to another."""
+
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    if request.param == "no home":
+        pwd = pytest.importorskip("pwd")
+        monkeypatch.delenv("HOME", raising=False)
+        monkeypatch.setattr(pwd, "getpwuid", unknown)
+    else:
+        monkeypatch.setenv("HOME", "/" + "x" * 300)  # root may look anywhere: too long a name
+
+
+@pytest.mark.parametrize("preferred", ["mnist", "ucf101", "voc"])
+def test_auto_needs_no_home(homeless, preferred):
+    lines = []
+    assert not data.is_taken("auto", preferred)
+    small = {"train": 10, "validation": 10, "test": 10}
+    options = {} if preferred == "mnist" else small
+    dataset = data.load("auto", preferred=preferred, notice=lines.append, **options)
+    assert dataset.name == data.STAND_INS[preferred] and dataset.data_dir is None
+    assert f"{preferred} is not prepared under {data.DEFAULT_DATA_DIR}" in lines[0]
+    with pytest.raises(ConfigError, match="^data_dir: got ~/"):
+        data.load("auto", "~/elsewhere", preferred=preferred)  # Asked for, so it must be one.
+
+
+@pytest.mark.parametrize("name", ["mnist", "ucf101", "voc"])
+def test_a_dataset_that_is_asked_for_needs_a_home_or_a_data_dir(homeless, name):
+    with pytest.raises(ConfigError, match="^data_dir: got ~/tensorflow_datasets"):
+        data.load(name)
+    with pytest.raises(ConfigError, match="^data_dir: got ~/tensorflow_datasets"):
+        inception.prepare("weights.pth", data.DEFAULT_DATA_DIR)
 
 
 def test_options_reach_the_dataset(tmp_path):

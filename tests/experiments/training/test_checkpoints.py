@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
-from experiments.system.errors import UserError
-from experiments.training.checkpoints import Checkpoints, read_latest
+from experiments.system.errors import ConfigError, SaveError, UserError
+from experiments.training.checkpoints import Checkpoints, read_latest, require_savable
 from experiments.training.networks import Network
 from experiments.training.state import TrainState
 
@@ -44,7 +45,8 @@ def test_round_trip_and_two_kept(tmp_path):
     restored, extra = checkpoints.restore(state(0.0))
     assert_same_bits(restored, state(30.0))
     assert extra["best"] == {"step": 30}
-    checkpoints.save(25, state(25.0))  # Orbax saves nothing before the newest step, and is silent.
+    with pytest.raises(SaveError, match="checkpoint .*/25 was not saved whole"):
+        checkpoints.save(25, state(25.0))  # Orbax saves nothing before the newest step, silently.
     assert checkpoints.steps() == [20, 30]
     checkpoints.discard_after(20)
     assert checkpoints.steps() == [20]
@@ -141,3 +143,62 @@ def test_a_changed_record_beside_the_state_is_noticed(tmp_path):
     (record,) = [p for p in (tmp_path / "c/1/extra").rglob("*") if b"0.25" in p.read_bytes()]
     record.write_bytes(record.read_bytes().replace(b"0.25", b"0.75"))
     assert checkpoints.restore(state(0.0)) is None and "corrupt" in said[0]
+
+
+# Orbax's threads go on to speak of a closed event loop; commands silence that.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "state/manifest.ocdbt").unlink(),
+        lambda folder: os.truncate(folder / "state/manifest.ocdbt", 20),
+        lambda folder: [path.unlink() for path in (folder / "state/d").iterdir()],
+        lambda folder: shutil.rmtree(folder / "state"),
+        lambda folder: flip_a_byte(folder / "extra/metadata"),
+        lambda folder: shutil.rmtree(folder),
+        # A store that is whole and holds another, smaller state.
+        lambda folder: (
+            shutil.rmtree(folder / "state"),
+            shutil.copytree(folder.parents[1] / "small/1/state", folder / "state"),
+        ),
+    ],
+    ids=["manifest", "cut", "nodes", "state", "record", "all", "fewer"],
+)
+def test_a_broken_save_is_told_when_it_happens_and_the_one_before_stays(
+    tmp_path, monkeypatch, damage
+):
+    Checkpoints(tmp_path / "small").save(1, {"step": np.array(1)})
+    checkpoints = Checkpoints(tmp_path / "c", notice=lambda line: None)
+    checkpoints.save(1, state(1.0))
+    save = ocp.CheckpointManager.save
+
+    def broken(self, step, **options):
+        save(self, step, **options)
+        damage(tmp_path / "c" / str(step))
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", broken)
+    with pytest.raises(SaveError, match="checkpoint .*/c/2 was not saved whole"):
+        checkpoints.save(2, state(2.0))
+    monkeypatch.undo()
+    assert_same_bits(checkpoints.restore(state(0.0))[0], state(1.0))
+
+
+def test_a_folder_with_other_unusual_names_holds_checkpoints(tmp_path):
+    folder = tmp_path / "a b/ü→%20/{x}/a*b?c]/#$&'\"+s3:"
+    folder.mkdir(parents=True)
+    require_savable(folder)
+    Checkpoints(folder / "c").save(1, state(1.0))
+    assert_same_bits(Checkpoints(folder / "c").restore(state(0.0))[0], state(1.0))
+    assert [path.name for path in folder.iterdir()] == ["c"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    "place", ["[exp 1]", "[0-9]/w", "back\\slash", "gs:", "gs:/w", os.fsdecode(b"\xff")]
+)
+def test_a_folder_is_refused_where_no_checkpoint_comes_back(tmp_path, place):
+    folder = tmp_path / place
+    folder.mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"^workdir: got .*Orbax.*; accepted: a folder"):
+        require_savable(folder)
+    assert set(tmp_path.rglob("*")) <= {folder, folder.parent}

@@ -1,10 +1,13 @@
 """A study through a Ray cluster of two nodes: the bits of one process, whatever happens."""
 
+import contextlib
 import json
 import os
 import pathlib
 import signal
+import socket
 import sys
+import threading
 
 import jax
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 
 from experiments.system.errors import ConfigError, UserError
 from experiments.system.progress import Progress
+from experiments.training import cluster
 from experiments.training.checkpoints import read_latest
 from experiments.training.cluster import forks_without_a_warning
 from experiments.training.config import Length
@@ -115,6 +119,43 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"^cluster: got auto; .* 'channelflow\[cluster\]'"):
         study(tmp_path / "w", [Run("one", CONFIG)], [0], cluster="auto")
+
+
+@pytest.mark.parametrize("answer", [None, b"", b"HTTP/1.1 400 Bad\r\n\r\n", b"SSH-2.0-x\r\n"])
+def test_what_listens_at_the_address_and_is_not_ray_is_told_at_once(monkeypatch, answer):
+    """Ray itself waits for 200 seconds, and its native code writes a line every few of them."""
+    ray = pytest.importorskip("ray", reason="pip install 'channelflow[cluster]'")
+    monkeypatch.setattr(ray, "init", lambda **options: pytest.fail("Ray was asked"))
+    monkeypatch.setattr(cluster, "WAIT", 0.3)
+    server = socket.create_server(("127.0.0.1", 0))
+    port = server.getsockname()[1]
+
+    def serve():
+        with contextlib.suppress(OSError):
+            connection, _ = server.accept()
+            if answer is not None:
+                connection.sendall(answer)
+                connection.close()
+            else:
+                connection.recv(1000)
+                connection.recv(1000)  # Nothing comes: the other side gives up.
+                connection.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    with pytest.raises(
+        ConfigError, match=rf"^cluster: got 127.0.0.1:{port} \(.*; accepted: auto, or"
+    ):
+        cluster.Cluster(f"127.0.0.1:{port}").__enter__()
+    server.close()
+    thread.join()
+    # Nobody listens any more; Ray takes the address of "auto" from the environment.
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    with pytest.raises(ConfigError, match=rf"^cluster: got auto \(RAY_ADDRESS=127.0.0.1:{port}: "):
+        cluster.Cluster().__enter__()
+    for address in ("nowhere.invalid:1", "127.0.0.1:99999", "a..b:1", "[::1]:1", "ray://[::1]:1"):
+        with pytest.raises(ConfigError, match="^cluster: got "):
+            cluster.Cluster(address).__enter__()
 
 
 def test_an_address_without_a_cluster_is_told(tmp_path):

@@ -193,6 +193,22 @@ def test_rows_and_lines_of_another_shape_are_made_again(copied, capsys):
     assert "1 unreadable lines removed" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("place", ["[exp 1]", "new/[a]/w/", "back\\slash", "gs:/w"])
+def test_a_folder_that_orbax_cannot_use_is_refused_before_training(tmp_path, capsys, place):
+    with pytest.raises(UserError, match=r"^workdir: got .*Orbax"):
+        run(f"{tmp_path}/{place}")
+    assert "epoch" not in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_that_was_moved_to_such_a_folder_is_left_as_it_is(copied):
+    path = copied[0].rename(copied[0].with_name("[w]"))
+    before = sorted(path.rglob("*"))
+    with pytest.raises(UserError, match=r"^workdir: got .*Orbax"):
+        run(path, "--resume", "--trials=2")
+    assert sorted(path.rglob("*")) == before
+
+
 def test_resuming_where_nothing_is_says_so(tmp_path, capsys):
     run(tmp_path / "w", "--resume")
     assert f"nothing to resume in {tmp_path}/w" in capsys.readouterr().out
