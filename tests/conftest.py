@@ -1,8 +1,8 @@
 """Settings that every test shares: eight simulated CPU devices, no plots on a screen, one cache.
 
-Programs are compiled without most optimisations, and by XLA's older code generator for fusions:
-together that saves more than half of all processor time. With OPTIMIZED=1 they are compiled as
-users compile them; CI runs the numerics of both libraries that way.
+Programs are compiled quickly (see xla_flags.py): that saves more than half of all processor time.
+With OPTIMIZED=1 they are compiled as users compile them; CI runs the numerics of both libraries
+that way.
 
 Most of the time of these tests is compiling, often of a program that another test compiled before.
 JAX keeps what it compiled in a folder for the length of a test run; the processes that tests start
@@ -13,14 +13,12 @@ import os
 import shutil
 import tempfile
 
+from tests import xla_flags
+
 os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
 _FLAGS = ["--xla_force_host_platform_device_count=8"]
 if not os.environ.get("OPTIMIZED"):
-    _FLAGS += [
-        "--xla_backend_optimization_level=0",
-        "--xla_llvm_disable_expensive_passes=true",
-        "--xla_cpu_use_fusion_emitters=false",
-    ]
+    _FLAGS.append(xla_flags.quick())
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_FLAGS])
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Matrices are small here: threads of BLAS would do nothing but wait for each other, at full speed.

@@ -68,6 +68,16 @@ def test_links_and_pictures_are_there(path):
         assert place.exists(), target
 
 
+def test_the_supported_versions_of_python_are_the_same_everywhere():
+    setup = (markdown.ROOT / "setup.cfg").read_text(encoding="utf-8")
+    versions = re.findall(r"^    Programming Language :: Python :: (3\.\d+)$", setup, re.M)
+    assert f"python_requires = >={versions[0]}" in setup
+    matrix = (markdown.ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    assert f"python: {versions}".replace("'", '"') in matrix
+    for path in (markdown.ROOT / "README.md", DOCS / "start.md"):
+        assert f"Python {versions[0]} to {versions[-1]}" in path.read_text(encoding="utf-8")
+
+
 def test_every_public_name_has_a_page():
     summarised = list(summarised_names())
     written = [path.stem for path in (DOCS / "api/data").glob("*.md")]

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from experiments.cli import main as command
-from tests.experiments.faults import COMPILE_QUICKLY
+from tests import xla_flags
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -38,7 +38,7 @@ def run_process():
         return subprocess.run(
             [sys.executable, str(HERE / "faults.py"), module, fault, *arguments],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": COMPILE_QUICKLY},
+            env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": xla_flags.quick()},
             capture_output=True,
             text=True,
             timeout=600,

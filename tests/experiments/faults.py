@@ -21,9 +21,6 @@ import sys
 
 from experiments.system.progress import Progress
 
-# XLA_FLAGS for such a process: compiling would be most of its time.
-COMPILE_QUICKLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-
 
 def at_step(number, event):
     """Calls `event` when `Progress` is told of the N-th step."""

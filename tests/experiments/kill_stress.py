@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from experiments.training.checkpoints import read_latest
-from tests.experiments.faults import COMPILE_QUICKLY
+from tests import xla_flags
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COMMANDS = {
@@ -43,7 +43,7 @@ COMMANDS = {
 def start(module, flags, workdir, resume):
     command = [sys.executable, str(ROOT / "tests/experiments/faults.py"), module, "no", *flags]
     command += [f"--workdir={workdir}", *(["--resume"] if resume else [])]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": COMPILE_QUICKLY}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": xla_flags.quick()}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )

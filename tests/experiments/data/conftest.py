@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -42,6 +43,8 @@ def with_fault(tmp_path):
 @pytest.fixture(scope="session")
 def tfds_builders():
     """tfds_builders("parquet", folder) runs tfds_builders.py; see there."""
+    if importlib.util.find_spec("tensorflow") is None:
+        pytest.skip("TensorFlow is not installed: pip install 'channelflow[tfds]'")
 
     def run(action, *arguments):
         return script("tfds_builders.py", action, *arguments)

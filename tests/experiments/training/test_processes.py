@@ -1,5 +1,6 @@
 """Two processes that train one trial together, against one process; each has its own folder."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -15,7 +16,7 @@ import pytest
 from experiments.cli import main as command
 from experiments.system.errors import ConfigError
 from experiments.training.checkpoints import read_latest
-from tests.experiments.faults import COMPILE_QUICKLY
+from tests import xla_flags
 from tests.experiments.training import tiny_gan
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -34,11 +35,21 @@ def free_port():
 def start(fault, *flags):
     command = [sys.executable, str(ROOT / "tests/experiments/faults.py")]
     command += ["tests.experiments.training.tiny_gan", fault, *FLAGS, *flags]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": COMPILE_QUICKLY}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": xla_flags.quick()}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
     )  # fmt: skip
+
+
+def ends(*processes):
+    """Each one's exit code, what it printed, and its errors; none is left running."""
+    with contextlib.ExitStack() as stack:
+        for process in processes:
+            stack.enter_context(process)
+            stack.callback(process.kill)
+        said = [process.communicate(timeout=300) for process in processes]
+    return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
 
 
 def together(folder, *faults, flags=()):
@@ -60,9 +71,9 @@ def together(folder, *faults, flags=()):
         )
         for number, (fault, name) in enumerate(zip(faults, ("w", "other"), strict=True))
     ]  # fmt: skip
-    said = [process.communicate(timeout=300) for process in both]
+    outcomes = ends(*both)
     assert not (folder / "other").exists()
-    return [(process.returncode, *texts) for process, texts in zip(both, said, strict=True)]
+    return outcomes
 
 
 def finished(folder, *flags):
@@ -90,9 +101,8 @@ def whole(tmp_path_factory):
 
 
 def test_two_processes_compute_what_one_does(whole, tmp_path):
-    alone = start("no", f"--workdir={tmp_path}/w")
-    _, errors = alone.communicate(timeout=300)
-    assert alone.returncode == 0, errors
+    ((code, _, errors),) = ends(start("no", f"--workdir={tmp_path}/w"))
+    assert code == 0, errors
     (tree, lines), (expected, expected_lines) = outcome(whole), outcome(tmp_path / "w")
     assert [x["step"] for x in lines] == [x["step"] for x in expected_lines]
     for line, other in zip(lines, expected_lines, strict=True):
@@ -123,9 +133,8 @@ def test_processes_of_different_settings_are_refused(tmp_path):
         )
         for number, flags in enumerate(([], ["--generator_learning_rate=0.5"]))
     ]  # fmt: skip
-    for process in both:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 2
+    for code, _, errors in ends(*both):
+        assert code == 2, errors
         assert "error: --distributed: process 1 has other settings or data than" in errors
     assert not (tmp_path / "0").exists() and not (tmp_path / "1").exists()
 
