@@ -207,8 +207,10 @@ def metric_axes(metric: MetricConfig, transposed: str) -> channel_grad.AxisSpec:
     listing, which takes the first axis of every kernel, acts along the inputs of transposed ones.
     """
     axes = optimizers.axes(metric.direction, metric.layers)
-    if transposed == "none" or metric.layers == "all":
+    if metric.layers == "all":
         return axes
+    if transposed == "none":
+        return axes.exclude("transposed_conv")
     layout = channel_grad.Layout("kernel", -1, -2)
     along = {
         "output": layout.transposed_output_axes,
