@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from experiments.reports import paper_results
 from experiments.reports.studies import Row
+from experiments.training import statistics
 from experiments.training.task import Headline
 
 _HEADERS = (
@@ -27,7 +28,7 @@ def markdown(rows: Sequence[Row], remarks: Sequence[str] = ()) -> str:
     parts = []
     for block in _blocks(rows):
         column = block[0].column
-        parts.append(f"## {column.title}\n\nTest {column.headline.label}.")
+        parts.append(f"## {column.title}\n\nTest {column.headline.label} {statistics.LAST}.")
         parts.append(_markdown_table(_HEADERS, [_cells(row) for row in block]))
     parts.append(NOTE)
     if remarks:
@@ -65,7 +66,7 @@ def latex(rows: Sequence[Row]) -> str:
     lines += [_latex_row(_HEADERS), r"\hline"]
     for block in _blocks(rows):
         column = block[0].column
-        title = _escaped(f"{column.title}: test {column.headline.label}")
+        title = _escaped(f"{column.title}: test {column.headline.label} {statistics.LAST}")
         lines.append(rf"\multicolumn{{{len(_HEADERS)}}}{{l}}{{{title}}} \\")
         lines += [_latex_row(_cells(row)) for row in block]
         lines.append(r"\hline")
