@@ -40,6 +40,7 @@ class Part:
       summary: summary.json; None where no trial has ended.
       metrics: the lines of metrics.jsonl.
       tuning: tuning.json of a study that was tuned, or None.
+      record: the rest of config.json: command, environment, when it was begun.
     """
 
     path: str
@@ -47,6 +48,7 @@ class Part:
     summary: dict[str, Any] | None = None
     metrics: Sequence[dict[str, Any]] = ()
     tuning: dict[str, Any] | None = None
+    record: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def first(self) -> dict[str, Any]:
@@ -176,7 +178,12 @@ def read(path: str) -> Part:
     try:
         settings = config["settings"]
         part = Part(
-            path, settings, _json(folder / "summary.json"), lines, _json(folder / "tuning.json")
+            path,
+            settings,
+            _json(folder / "summary.json"),
+            lines,
+            _json(folder / "tuning.json"),
+            {name: value for name, value in config.items() if name != "settings"},
         )
         settings["dataset"]["fingerprint"], settings["seeds"], part.first["metric"]
         if part.summary is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import pathlib
@@ -158,10 +159,14 @@ class Workdir:
         record: dict[str, Any],
     ) -> None:
         config = self.path / "config.json"
+        begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.has_config = config.exists()
         self.existed = self.has_config or any((self.path / x).exists() for x in _RESULTS)
         if config.exists():
-            self._check(_read_config(config), settings, resume)
+            old = _read_config(config)
+            self._check(old["settings"], settings, resume)
+            # Before "begun" was recorded there was only the date of the last start.
+            begun = old.get("begun") or (old.get("environment") or {}).get("date") or begun
         elif self.existed and not resume:
             raise UserError(
                 f"workdir: {self.path} holds results but no config.json; accepted: a new folder, "
@@ -173,7 +178,7 @@ class Workdir:
             self._repair()
         check(self)
         try:
-            write_json(config, {"settings": settings, **record})
+            write_json(config, {"settings": settings, "begun": begun, **record})
         except OSError as error:
             raise ConfigError(
                 "workdir", self.path, f"a folder that can be written to ({error.strerror})"
@@ -268,11 +273,11 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _read_config(path: pathlib.Path) -> dict[str, Any]:
-    """The settings in config.json."""
+    """config.json, with the settings of a study in it."""
     try:
-        settings = json.loads(path.read_text())["settings"]
-        list(settings["seeds"]), dict(settings["runs"])
-        return settings
+        config = json.loads(path.read_text())
+        list(config["settings"]["seeds"]), dict(config["settings"]["runs"])
+        return config
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"workdir: {path} is not the record of a run ({type(error).__name__}: {error}); "
