@@ -57,15 +57,23 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(values: flags.FlagValues, name: str, *names: str) -> dict[str, Any]:
-    plan = plans.read(pathlib.Path(values.studies).expanduser() / f"{name}.toml")
-    plans.committed(plan.path)  # before anything is trained
+    folder = pathlib.Path(values.studies).expanduser()
+    if not folder.is_dir():
+        raise ConfigError("studies", values.studies, "a folder with NAME.toml")
+    plan = plans.read(folder / f"{name}.toml")
     trials = parsed(plan, plan.arguments)["trials"]
     if trials < plan.n:
         raise ConfigError(f"study: {plan.path}: n", plan.n, f"at most {trials}, the --trials")
+    if values.parts is not None:
+        at_least("parts", values.parts, 1)
     out = command.out_folder(values)
     workdirs, failed = list(names), ""
     if not workdirs:
-        workdirs, failed = train(plan, values, trials)
+        if values.workdir is None:
+            values["workdir"].value = f"runs/study-{plan.name}"
+        place = command.out_folder(values, "workdir").absolute()
+        plans.committed(plan.path)  # before anything is trained
+        workdirs, failed = train(plan, trials, place, values.parts, values.data_dir)
     parts = [studies.read(path) for path in dict.fromkeys(workdirs)]
     for part in parts:
         check_command(plan, part)
@@ -81,20 +89,30 @@ def main(values: flags.FlagValues, name: str, *names: str) -> dict[str, Any]:
     return found
 
 
-def train(plan: Plan, values: flags.FlagValues, trials: int) -> tuple[list[str], str]:
-    """Runs the parts side by side; returns their workdirs, and what failed (trials that diverged).
+def train(
+    plan: Plan, trials: int, folder: pathlib.Path, count: int | None, data_dir: str | None
+) -> tuple[list[str], str]:
+    """Runs the parts side by side.
+
+    Args:
+      plan: the study's.
+      trials: of its command.
+      folder: where the parts' workdirs are.
+      count: of the parts; as many as cores where it is None.
+      data_dir: of the command, or None.
+
+    Returns:
+      The workdirs, and what failed (trials that diverged) in words.
 
     Raises:
       NonFiniteError: a part failed before a trial ended; the others have ended.
+      UserError: the folder holds other parts.
     """
     cores: Sequence[int] = range(os.cpu_count() or 1)
     pinned = hasattr(os, "sched_setaffinity")
     if pinned:
         cores = sorted(os.sched_getaffinity(0))
-    count = len(cores) if values.parts is None else values.parts
-    at_least("parts", count, 1)
-    count = min(count, trials)
-    folder = pathlib.Path(values.workdir or f"runs/study-{plan.name}").expanduser().absolute()
+    count = min(len(cores) if count is None else count, trials)
     ends = [trials * part // count for part in range(count + 1)]
     paths = [folder / f"trials_{first}_{stop}" for first, stop in zip(ends, ends[1:], strict=False)]
     before = [path for path in sorted(folder.glob("trials_*/")) if path not in paths]
@@ -117,7 +135,7 @@ def train(plan: Plan, values: flags.FlagValues, trials: int) -> tuple[list[str],
                             sys.executable, "-m", plan.module, *plan.arguments, "--confirm=0",
                             f"--trial_range={ends[part]}:{ends[part + 1]}", f"--workdir={path}",
                             "--resume",
-                            *([f"--data_dir={values.data_dir}"] if values.data_dir else []),
+                            *([f"--data_dir={data_dir}"] if data_dir else []),
                         ],
                         stdout=log, stderr=subprocess.STDOUT,
                     )

@@ -40,8 +40,8 @@ def forest(studies: Sequence[dict[str, Any]]) -> Figure:
     axis.axvline(0.0, color="k", lw=0.8)
     axis.set_yticks(np.arange(len(rows)), labels, fontsize="small")
     axis.invert_yaxis()
-    axis.set_xlabel("error removed (% of the baseline's error), 95 % interval")
     figure.supxlabel(
+        "error removed (% of the baseline's error), 95 % interval\n"
         "blue: primary; grey: exploratory, not adjusted; green: differences that do not matter",
         fontsize="small",
     )
