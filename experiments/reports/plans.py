@@ -159,11 +159,22 @@ def committed(path: pathlib.Path) -> datetime.datetime:
 def begun(part: Part) -> datetime.datetime | None:
     """When the first trial of a workdir began, as far as it tells; None where it does not.
 
+    Raises:
+      UserError: a date in it is damaged.
+
     config.json has it since 2026-12; before, the date of its last start. The names of TensorBoard's
     files have the time at which each trial was started.
     """
-    dates = [part.record.get("begun"), (part.record.get("environment") or {}).get("date")]
-    found = [datetime.datetime.fromisoformat(date) for date in dates if date]
+    environment = part.record.get("environment")
+    dates = [part.record.get("begun")]
+    dates += [environment.get("date")] if isinstance(environment, dict) else []
+    try:
+        found = [datetime.datetime.fromisoformat(date) for date in dates if date]
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"workdir: {part.path}: config.json has a date that is none ({error}); accepted: the "
+            "workdir of a training command"
+        ) from error
     for file in pathlib.Path(part.path).expanduser().glob("tensorboard/*/seed_*/events*"):
         stamp = file.name.removeprefix("events.out.tfevents.").partition(".")[0]
         if stamp.isdecimal():

@@ -166,7 +166,9 @@ class Workdir:
             old = _read_config(config)
             self._check(old["settings"], settings, resume)
             # Before "begun" was recorded there was only the date of the last start.
-            begun = old.get("begun") or (old.get("environment") or {}).get("date") or begun
+            environment = old.get("environment")
+            last = environment.get("date") if isinstance(environment, dict) else None
+            begun = old.get("begun") or last or begun
         elif self.existed and not resume:
             raise UserError(
                 f"workdir: {self.path} holds results but no config.json; accepted: a new folder, "

@@ -182,6 +182,19 @@ def test_a_plan_that_was_changed_after_its_first_trial_is_refused(plans, tmp_pat
     assert call(plans, tmp_path / "out", path)["study"] == "tiny"
 
 
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [({"begun": "yesterday"}, "a date that is none"), ({}, "does not tell when it was begun")],
+)
+def test_a_workdir_without_its_date_is_refused(plans, tmp_path, record, message):
+    path = workdir(tmp_path / "w")
+    config = json.loads((tmp_path / "w/config.json").read_text())
+    kept = {name: config[name] for name in ("settings", "command")}
+    (tmp_path / "w/config.json").write_text(json.dumps(kept | record))
+    with pytest.raises(UserError, match=message):
+        call(plans, tmp_path / "out", path)
+
+
 def test_a_plan_outside_of_a_commit_is_refused(tmp_path):
     folder = tmp_path / "plans"
     folder.mkdir()
