@@ -31,6 +31,7 @@ from channel_grad._layouts import (
     raster,
     torch_layout,
 )
+from channel_grad._learned import LearnedMetricState, scale_by_learned_metric
 from channel_grad._metrics import (
     L2,
     METRICS,
@@ -57,7 +58,9 @@ __all__ = [
     "ReweightedL2",
     "Sobolev",
     # optax transformations
+    "LearnedMetricState",
     "scale_by_laplacian_smoothing",
+    "scale_by_learned_metric",
     "scale_by_metric",
     "scale_by_reweighted_l2",
     "scale_by_sobolev",

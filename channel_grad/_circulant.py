@@ -229,7 +229,9 @@ def _fft(lines: jax.Array, operator: Circulant) -> jax.Array:
     scale = _power_of_two(n) if n > _SCALED_FROM else 1.0
     spectrum = jnp.fft.rfft(lines if scale == 1 else lines * scale)
     # The same dtype, because strict dtype promotion converts nothing by itself.
-    spectrum = spectrum * operator.eigenvalues(n, lines.dtype).astype(spectrum.dtype)
+    eigenvalues = operator.eigenvalues(n, lines.dtype).astype(spectrum.dtype)
+    # With explicit axes of length 1: JAX may be told to refuse implicit ones.
+    spectrum = spectrum * eigenvalues.reshape((1,) * (spectrum.ndim - 1) + (-1,))
     result = jnp.fft.irfft(spectrum, n=n).astype(lines.dtype)
     return result if scale == 1 else result / scale
 

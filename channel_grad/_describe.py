@@ -86,10 +86,25 @@ def describe(params: Any, axes: Any = output_axes) -> Description:
     return Description(spec, tuple(spec.choices(params)))
 
 
-def warn_if_nothing(spec: AxisSpec, params: Any) -> None:
-    """Resolve a spec; a UserWarning if it selects no leaf of a tree that has leaves."""
+def warn_if_left_out(spec: AxisSpec, params: Any) -> None:
+    """Resolve a spec; a UserWarning if it selects no leaf, or leaves out what looks selectable.
+
+    Such are kernels of four or five axes beside a bias of one axis, which a preset leaves alone.
+    """
     choices = list(spec.choices(params))
-    if not choices or any(choice.axes is not None for choice in choices):
+    if not choices:
+        return
+    if any(choice.axes is not None for choice in choices):
+        left_out = [c for c in choices if c.axes is None and c.in_doubt]
+        if left_out:
+            named = "; ".join(f"{path_string(c.path)} ({c.why})" for c in left_out)
+            warnings.warn(
+                f"axes: got {spec!r}, which leaves alone {len(left_out)} kernels that look like "
+                f"those of convolutions: {named}. Add them with axes=first_spec | second_spec, or "
+                "leave them alone without this warning with axes=spec.exclude(pattern)",
+                UserWarning,
+                stacklevel=3,
+            )
         return
     advice = "write a function (path, leaf) -> axis"
     for preset in SUGGESTIONS:

@@ -93,16 +93,17 @@ def _fill_blocks(blocks: jax.Array, knots: jax.Array, weights: tuple, n: int) ->
     t = np.arange(block)
     low, high = np.minimum(t[:, None], t), np.maximum(t[:, None], t)
     local = green * jnp.asarray(low * (block - high) / (block * n**2), blocks.dtype)
+    one = (1,) * (blocks.ndim - 1) + (block,)  # explicit axes: JAX may be told to refuse others
     # G solves for f, but S wants f - mean(f): the bow is what G makes of the mean.
     bow = mean_weight - green * jnp.asarray(t * (block - t) / (2 * n**2), blocks.dtype)
-    ramp = jnp.asarray(t / block, blocks.dtype)
+    ramp = jnp.asarray(t / block, blocks.dtype).reshape(one)
 
     left, right = knots[..., :count, None], knots[..., 1 : count + 1, None]
     mean = knots[..., -1:, None]
-    result = identity * blocks + green * (left + ramp * (right - left)) + bow * mean
+    result = identity * blocks + green * (left + ramp * (right - left)) + bow.reshape(one) * mean
     # The product with G, one of its rows after the other. Row 0 is zero: h is the knot there.
     for s in range(1, block):
-        result = result + blocks[..., s : s + 1] * local[s]
+        result = result + blocks[..., s : s + 1] * local[s].reshape(one)
     return result
 
 

@@ -24,7 +24,7 @@ import jax.tree_util as jtu
 import optax
 
 from channel_grad._axes import AxisSpec
-from channel_grad._describe import warn_if_nothing
+from channel_grad._describe import warn_if_left_out
 from channel_grad._layouts import flax_layout
 from channel_grad._metrics import LaplacianSmoothing, Metric, ReweightedL2, Sobolev
 
@@ -70,7 +70,8 @@ def scale_by_reweighted_l2(
     """Gradients with respect to `ReweightedL2`: ``f + lam * mean(f)`` in the form "code".
 
     Args:
-        lam: weight of the mean; also a schedule, a function of the step count.
+        lam: weight of the mean, > -1 (the form "equation": > 0); also a schedule, a function of the
+            step count.
         form: "code" (figure 3 of the paper) or "equation" (eqs. 4 and 8).
         axes, method: see `scale_by_metric`.
 
@@ -155,7 +156,7 @@ def _transformation(
     metric.check_method(method)
 
     def init(params: optax.Params) -> optax.EmptyState | optax.ScaleByScheduleState:
-        warn_if_nothing(spec, params)
+        warn_if_left_out(spec, params)
         if schedules:
             return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
         return optax.EmptyState()

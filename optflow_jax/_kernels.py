@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 _RGB = (0.2989, 0.5870, 0.1140)
 _NAMED = {"rgb": _RGB, "bgr": _RGB[::-1]}
 _CHANNELS = "'mean', 'rgb', 'bgr' or one weight for each input channel"
+# Names that Flax (nn.vmap, nn.scan) and Haiku (layer_stack, Conv2D) give to what they make.
+_STACK = re.compile(
+    r"^(Scan|Vmap)[A-Z]|^(scan|vmap)(_|$)|layer_stack|^conv2_?d(_\d+)?$|^Conv2D(_\d+)?$"
+)
 _SHAPES = {"flax": "(T, H, W, in, out)", "torch": "(out, in, T, H, W)"}
 
 
@@ -317,7 +321,7 @@ def _convolutions(leaves: dict[str, Any], layout: str | None) -> dict[str, Any]:
 def _require_layout(paths: list[str], layout: str | None) -> None:
     """Raise if a leaf is named "weight" and no layout is given: libraries order it differently."""
     for path in paths:
-        if layout is None and path.rpartition("/")[2] == "weight":
+        if layout is None and _names(path)[-1] == "weight":
             raise ValueError(
                 f"layout: got None for the leaf {path!r}; accepted: 'torch' for "
                 f"{_SHAPES['torch']}, as PyTorch and Equinox have it, or 'flax' for "
@@ -326,18 +330,29 @@ def _require_layout(paths: list[str], layout: str | None) -> None:
 
 
 def _is_stack(path: str, leaves: dict[str, Any], layout: str | None) -> bool:
-    """Whether a leaf of five axes is a stack of 2D kernels, by its bias or its module's name.
+    """Whether a leaf of five axes is a stack of 2D kernels.
 
-    Vectorised or scanned layers stack the bias too: `(layers, out)` instead of `(out,)`.
+    Its bias tells: vectorised or scanned layers stack it too, `(layers, out)` instead of `(out,)`.
+    Without one, its module's name tells, unless another bias in that module is not stacked.
     """
-    parent, _, name = path.rpartition("/")
-    # Names that Flax (nn.vmap, nn.scan) and Haiku (layer_stack, Conv2D) give to such modules.
-    if re.search(r"(^|/)(Vmap|Scan)|layer_stack|conv2_?d|Conv2D", parent):
-        return True
+    *modules, name = _names(path)
     torch = layout == "torch" or (layout is None and name == "weight")
     out = jnp.shape(leaves[path])[0 if torch else -1]
-    for bias in ("bias", "b"):
-        shape = jnp.shape(leaves.get(f"{parent}/{bias}" if parent else bias, 0.0))
-        if shape and (shape[0] != out or any(size != 1 for size in shape[1:])):
+    biases = {
+        tuple(_names(other)[:-1]): jnp.shape(leaf)
+        for other, leaf in leaves.items()
+        if _names(other)[-1] in ("bias", "b", "offset")
+    }
+    own = biases.get(tuple(modules))
+    if own:
+        return own[0] != out or any(size != 1 for size in own[1:])
+    for depth, module in enumerate(modules, 1):
+        flat = (len(x) == 1 and list(m[:depth]) == modules[:depth] for m, x in biases.items())
+        if _STACK.search(module) and not any(flat):
             return True
     return False
+
+
+def _names(path: str) -> list[str]:
+    """The names on a path; PyTorch joins them by dots."""
+    return re.split(r"[/.]", path)

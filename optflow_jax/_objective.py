@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from optflow_jax import _arguments
 from optflow_jax._operators import difference, time_difference, time_difference_adjoint
+from optflow_jax._sharding import numpy_broadcasting
 
 if TYPE_CHECKING:
     from jax.typing import ArrayLike
@@ -97,8 +98,9 @@ def loss(
 
     Args:
         filters: W, `(*batch, T, H, W)`: one spatiotemporal filter for each index of the batch.
-        u: horizontal flow in pixels per frame, of the filters' shape.
-        v: vertical flow in pixels per frame, of the filters' shape.
+        u: horizontal flow, of the filters' shape: half the displacement to the right, in pixels
+            per frame; see `Flow`.
+        v: vertical flow, of the filters' shape: half the displacement downwards.
         alpha: the weight of smoothness, positive and finite, broadcastable to `batch`; may be
             traced.
         temporal: whether the flow is smooth in time as well as in space.
@@ -125,6 +127,7 @@ def loss(
     return restore(_loss(w, u, v, alpha, temporal))
 
 
+@numpy_broadcasting
 def _loss(w, u, v, alpha, temporal: bool) -> jax.Array:
     """L, `(*batch,)`."""
     a, b, c = brightness(w)

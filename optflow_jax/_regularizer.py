@@ -39,7 +39,7 @@ import jax.numpy as jnp
 from optflow_jax import _arguments
 from optflow_jax._implicit import minimise
 from optflow_jax._objective import attained, brightness, slopes
-from optflow_jax._sharding import whole_pixels
+from optflow_jax._sharding import numpy_broadcasting, whole_pixels
 from optflow_jax._tiny import corrected, is_tiny
 
 if TYPE_CHECKING:
@@ -53,19 +53,26 @@ class Flow(NamedTuple):
     """The optimal flow of filters, and how it was found; see `flow`.
 
     Attributes:
-        u: horizontal flow in pixels per frame, `(*batch, T, H, W)`.
-        v: vertical flow in pixels per frame, `(*batch, T, H, W)`.
+        u: horizontal flow, `(*batch, T, H, W)`: half the displacement to the right, in pixels per
+            frame. The paper's difference D is w[x+1] - w[x-1] without the factor 1/2, twice a
+            derivative, so its flow is half of what moves.
+        v: vertical flow, `(*batch, T, H, W)`: half the displacement downwards.
         residual: the violation of brightness constancy, a*u + b*v + c, `(*batch, T, H, W)`.
         cost: R(W), `(*batch,)`.
         converged: whether the numbers are accurate, `(*batch,)` bool.
         iterations: `(*batch,)`; steps of conjugate gradients; for the sparse solvers, rounds of
             refinement that improved the filter; 0 for "cholesky".
 
+    Borders. Pixels outside count as 0: D is w[1] in the first column or row and -w[N-2] in the
+    last, which is no derivative, and the difference in time is -w in the last frame. What is found
+    there is not a displacement; smoothness carries some of it inwards.
+
     Example:
         >>> import jax.numpy as jnp, optflow_jax
         >>> found = optflow_jax.flow(jnp.ones((2, 3, 5, 5)))
         >>> found.v.shape, found.cost.shape
         ((2, 3, 5, 5), (2,))
+        >>> dx, dy = found.displacement
     """
 
     u: Float[Array, "*batch T H W"]
@@ -74,6 +81,11 @@ class Flow(NamedTuple):
     cost: Float[Array, "*batch"]
     converged: Bool[Array, "*batch"]
     iterations: Int[Array, "*batch"]
+
+    @property
+    def displacement(self) -> tuple[Float[Array, "*batch T H W"], Float[Array, "*batch T H W"]]:
+        """(dx, dy): how far each pixel moves to the right and downwards, in pixels per frame."""
+        return 2 * self.u, 2 * self.v
 
 
 def _evaluate(w, alpha, temporal, solver, on_failure):
@@ -111,6 +123,7 @@ def _cost(w, alpha, temporal, solver, on_failure):
 
 
 @_cost.defjvp
+@numpy_broadcasting
 def _cost_jvp(temporal, solver, on_failure, primals, tangents):
     w, alpha = primals
     (value, dw, dalpha), converged = _evaluate(w, alpha, temporal, solver, on_failure)
@@ -142,6 +155,7 @@ _cost_reverse.defvjp(_cost_reverse_fwd, _cost_reverse_bwd)
 
 # Compiled here so that a call outside `jax.jit` runs as one program, too.
 @functools.partial(jax.jit, static_argnums=(0, 3, 4, 5))
+@numpy_broadcasting
 def _costs(rule, w, alpha, temporal, solver, on_failure):
     """The costs by a rule (`_cost` or `_cost_reverse`), and which are accurate, `(*batch,)`."""
 
@@ -149,6 +163,7 @@ def _costs(rule, w, alpha, temporal, solver, on_failure):
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
+@numpy_broadcasting
 def _flow(w, alpha, temporal, solver):
     """(u, v, residual), and (cost, converged, iterations)."""
 

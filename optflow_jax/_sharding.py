@@ -17,12 +17,28 @@ The pixels of a filter are never split.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+
+def numpy_broadcasting(function: Callable) -> Callable:
+    """`function`, in which arrays of different ranks meet as in NumPy.
+
+    Inside, arrays `(T, H, W, *batch)` meet arrays `(*batch,)`. `jax_numpy_rank_promotion="raise"`
+    is for the code of the user, who may have set it.
+    """
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        with jax.numpy_rank_promotion("allow"):
+            return function(*args, **kwargs)
+
+    return call
 
 
 def explicit_spec(x: jax.Array) -> tuple[jax.sharding.AbstractMesh | None, tuple]:
@@ -108,6 +124,9 @@ def partitioned(function: Callable) -> Callable:
     operation = custom_partitioning(lambda *arrays: local(*arrays))
 
     def call(*arrays):
+        # To debug: one operation after another, on all filters.
+        if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
+            return function(*arrays)
         if any(explicit_spec(x)[0] for x in arrays):
             return _on_own_filters(local, *alike(*arrays))
         # Inside a `jax.shard_map` arrays are local already (at least along its own mesh axes).

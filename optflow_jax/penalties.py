@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from optflow_jax._kernels import first_convolution, named_leaves
+from optflow_jax._penalties._arrays import at_least_float32
 from optflow_jax._penalties._elementwise import (
     elastic_net,
     huber,
@@ -97,5 +98,12 @@ def tree_penalty(
         raise ValueError(
             f"where: got {where!r}; accepted: what chooses one or more of {list(leaves)}"
         )
-    values = [jnp.sum(jnp.asarray(penalty(leaf))) for leaf in chosen]
-    return sum(value.astype(jnp.promote_types(value.dtype, jnp.float32)) for value in values)
+    # Widened before the penalty sums it: a penalty has the dtype of its argument.
+    values = [jnp.sum(_widened(penalty(_widened(leaf)))) for leaf in chosen]
+    dtype = jnp.float64 if any(x.dtype == jnp.float64 for x in values) else jnp.float32
+    return sum(value.astype(dtype) for value in values)
+
+
+def _widened(x):
+    x = jnp.asarray(x)
+    return x.astype(at_least_float32(x.dtype)) if jnp.issubdtype(x.dtype, jnp.floating) else x

@@ -124,7 +124,7 @@ class Metric(abc.ABC):
         dtype = jnp.float64 if jnp.float64 in (k1.dtype, k2.dtype) else jnp.float32
 
         def inner(numbers: dict[str, jax.Array], k1: jax.Array, k2: jax.Array) -> jax.Array:
-            lines = (_lines(k.astype(dtype), axes) for k in (k1, k2))
+            lines = (flatten_axes(k.astype(dtype), axes) for k in (k1, k2))
             return jnp.sum(self.with_numbers(**numbers)._inner(*lines))
 
         return with_automatic_sharding(inner, self._arrays(), k1, k2, scalar=True)
@@ -175,7 +175,7 @@ class Metric(abc.ABC):
             return self._gradient(f, axes[0], method)
         last = tuple(range(-len(axes), 0))
         lines = jnp.moveaxis(f, axes, last)
-        g = self._gradient(_lines(f, axes), -1, method)
+        g = self._gradient(flatten_axes(f, axes), -1, method)
         return jnp.moveaxis(g.reshape(lines.shape), last, axes)
 
     @abc.abstractmethod
@@ -223,12 +223,14 @@ def check_choice(name: str, value: object, accepted: tuple[str, ...]) -> None:
         raise ValueError(f"{name}: got {value!r}; accepted: {', '.join(accepted)}")
 
 
-def check_number(name: str, value: Any, positive: bool = False) -> None:
-    """Raise a ValueError if value is not a finite number >= 0, or > 0 if positive.
+def check_number(name: str, value: Any, positive: bool = False, above: float | None = None) -> None:
+    """Raise a ValueError if value is not a finite number >= 0; > 0 if positive, or > above.
 
-    Of a tracer, shape and dtype are known and checked, its value is not.
+    Only the shape and dtype of a tracer can be checked.
     """
-    accepted = f"a finite number {'> 0' if positive else '>= 0'}"
+    if positive:
+        above = 0.0
+    accepted = "a finite number " + (">= 0" if above is None else f"> {above:g}")
     if callable(value):
         raise ValueError(
             f"{name}: got a function, {value!r}; accepted: {accepted}; schedules are accepted by "
@@ -245,7 +247,7 @@ def check_number(name: str, value: Any, positive: bool = False) -> None:
     if isinstance(value, Tracer):
         return
     number = float(value)
-    if not (number > 0 if positive else number >= 0) or math.isinf(number):
+    if not (number >= 0 if above is None else number > above) or math.isinf(number):
         raise ValueError(f"{name}: got {value!r}; accepted: {accepted}")
 
 
@@ -256,17 +258,17 @@ def at_least_float32(x: ArrayLike) -> Any:
     return float(x) if isinstance(x, np.generic) else x
 
 
+def flatten_axes(f: jax.Array, axes: Lines) -> jax.Array:
+    """Move `axes` to the end and flatten them into one."""
+    lines = jnp.moveaxis(f, axes, tuple(range(-len(axes), 0)))
+    rest = lines.shape[: f.ndim - len(axes)]
+    return lines.reshape(*rest, math.prod(f.shape[axis] for axis in axes))
+
+
 def mean_and_rest(k: Real[Array, "*rest n"]) -> tuple[Real[Array, "*rest"], Real[Array, "*rest n"]]:
     """The mean of each line, and what deviates from it."""
     mean = jnp.mean(k, axis=-1)
     return mean, k - mean[..., None]
-
-
-def _lines(f: jax.Array, axes: Lines) -> jax.Array:
-    """Several axes flattened into one, which comes last; the others are kept apart."""
-    lines = jnp.moveaxis(f, axes, tuple(range(-len(axes), 0)))
-    rest = lines.shape[: f.ndim - len(axes)]
-    return lines.reshape(*rest, math.prod(f.shape[axis] for axis in axes))
 
 
 def _array(name: str, f: Any) -> jax.Array:

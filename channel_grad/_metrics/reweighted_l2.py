@@ -25,7 +25,8 @@ class ReweightedL2(Metric):
     """The re-weighted L2 metric: the mean along the axis has another weight than the rest.
 
     * ``form="code"`` (figure 3, what the paper's experiments ran): ``g = f + lam * mean(f)``, lam
-      >= 0; the metric is ``mean(k1) mean(k2) / (1 + lam) + <k1 - mean, k2 - mean>``.
+      > -1; the metric is ``mean(k1) mean(k2) / (1 + lam) + <k1 - mean, k2 - mean>``. A negative lam
+      damps the mean.
     * ``form="equation"`` (eqs. 4 and 8): ``g = mean(f) + (f - mean(f)) / lam``, lam > 0; the
       metric is ``mean(k1) mean(k2) + lam <k1 - mean, k2 - mean>``.
 
@@ -44,7 +45,7 @@ class ReweightedL2(Metric):
 
     lam: ArrayLike = field(
         default=1.0,
-        metadata={"help": "Weight of the mean (the equation form: > 0).", "minimum": 0.0},
+        metadata={"help": "Weight of the mean, > -1 (the equation form: > 0).", "above": -1.0},
     )
     form: str = field(
         default="code",
@@ -57,7 +58,7 @@ class ReweightedL2(Metric):
 
     def __post_init__(self) -> None:
         check_choice("form", self.form, self.FORMS)
-        check_number("lam", self.lam, positive=self.form == "equation")
+        check_number("lam", self.lam, above=0.0 if self.form == "equation" else -1.0)
 
     def _operator(self, n: int) -> Circulant:
         if self.form == "code":

@@ -4,8 +4,8 @@
     python -m experiments.analysis.correlation --workdir=W --out=DIR
 
 "Channel-Directed Gradients for Optimization of Convolutional Neural Networks", figures 1, 11, 13
-and 14: the kernels of any network, from a .npz, .safetensors or .onnx file or from a training run.
-Takes seconds to a few minutes. Leaves in DIR:
+and 14: the kernels of any network, from a .npz, .safetensors or .onnx file (extra: onnx) or from a
+training run. Takes seconds to a few minutes. Leaves in DIR:
 
   correlation.json   {layer: {"output": [correlation at |i - j| = 1, 2, ...], "input": [...], ...}}
   correlation.csv    one row for each layer
@@ -50,6 +50,8 @@ from experiments.training.settings import at_least
 LAYOUTS = ("HWIO", "OIHW")
 # Flax saves .npz files as a rule, and PyTorch .safetensors; an .onnx file can only be OIHW.
 GUESSED = {".npz": "HWIO", ".safetensors": "OIHW", ".onnx": "OIHW"}
+GROUPED = "grouped convolution, whose outputs share no inputs"
+_MOST_NAMES = 10  # that a line shows of those left out for one reason
 
 
 def define(values: flags.FlagValues) -> None:
@@ -77,16 +79,18 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("samples", 1000, "Draws of each permutation test.", **how)
 
 
-def read_kernels(path: pathlib.Path, layout: str) -> tuple[dict[str, np.ndarray], str, list[str]]:
+def read_kernels(
+    path: pathlib.Path, layout: str
+) -> tuple[dict[str, np.ndarray], str, dict[str, str]]:
     """The convolution kernels of a file.
 
     Args:
-      path: .npz, .safetensors or .onnx; a kernel is any floating array of three axes or more.
+      path: .npz, .safetensors or .onnx; a kernel is any array of three axes or more.
       layout: "auto", "HWIO" or "OIHW"; height and width stand for any number of axes.
 
     Returns:
-      ({layer: (*window, in, out)}, the layout that was taken, names of grouped convolutions, which
-      are left out because their outputs do not share inputs; only .onnx tells which those are).
+      ({layer: (*window, in, out)}, the layout that was taken, {name: reason} of what was left out:
+      what cannot be read, and grouped convolutions, which only .onnx tells).
 
     Raises:
       ConfigError: the layout or the ending of the file is not accepted.
@@ -99,19 +103,19 @@ def read_kernels(path: pathlib.Path, layout: str) -> tuple[dict[str, np.ndarray]
     if path.suffix == ".onnx" and layout == "HWIO":
         raise ConfigError("layout", layout, "auto or OIHW, which is what .onnx files hold")
     taken = GUESSED[path.suffix] if layout == "auto" else layout
-    grouped = []
     if path.suffix == ".onnx":
-        convolutions = read_convolutions(path)
-        grouped = [name for name, found in convolutions.items() if found.groups > 1]
+        convolutions, left_out = read_convolutions(path)
+        left_out |= {name: GROUPED for name, found in convolutions.items() if found.groups > 1}
         arrays = {name: found.kernel for name, found in convolutions.items() if found.groups == 1}
     else:
         arrays = read_tensors(path)
+        left_out = arrays.skipped
     kernels = {
         name: np.moveaxis(array, (0, 1), (-1, -2)) if taken == "OIHW" else array
         for name, array in arrays.items()
-        if array.ndim >= 3 and _is_floating(array)
+        if array.ndim >= 3
     }
-    return kernels, taken, grouped
+    return kernels, taken, left_out
 
 
 def read_workdir(
@@ -246,36 +250,40 @@ def main(values: flags.FlagValues) -> None:
     every = {}
     if values.kernels is not None:
         path = pathlib.Path(values.kernels).expanduser()
-        kernels, layout, grouped = read_kernels(path, values.layout)
-        guessed = " (guessed from the format)" if values.layout == "auto" else ""
-        print(f"{path.name}: {len(kernels)} kernels, layout {layout}{guessed}")
-        if grouped:
-            print(f"left out: {len(grouped)} grouped convolutions, whose outputs share no inputs")
+        kernels, layout, left_out = read_kernels(path, values.layout)
         source = {
             "file": path.name,
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "layout": layout,
-            "grouped_convolutions_left_out": grouped,
         }
     else:
         workdir = pathlib.Path(values.workdir).expanduser()
-        kernels = read_workdir(workdir, values.run, values.seed)
+        kernels, left_out = read_workdir(workdir, values.run, values.seed), {}
         if values.run is None and values.seed is None:
             every = correlation_runs.trials(workdir)
         source = {"workdir": workdir.name, "run": values.run, "seed": values.seed}
-    kernels = {name: k for name, k in kernels.items() if k.shape[-1] > 1 or k.shape[-2] > 1}
+    kernels, unusable = correlation_runs.usable(kernels)
+    source["left_out"] = left_out = left_out | unusable
+    name = source.get("file", source.get("workdir", ""))
     if not kernels:
-        raise UserError(f"{source}: has no convolution kernel with two channels or more")
+        lines = "".join(f"; {line}" for line in _left_out(left_out))
+        raise UserError(f"{name}: has no convolution kernel with two channels or more{lines}")
     shown = values.layer or max(kernels, key=lambda name: kernels[name].size)
     if shown not in kernels:
-        raise ConfigError("layer", values.layer, ", ".join(kernels))
+        reason = f", which was left out: {left_out[shown]}" if shown in left_out else ""
+        raise ConfigError("layer", f"{shown}{reason}", ", ".join(kernels))
+    if "layout" in source:
+        guessed = " (guessed from the format)" if values.layout == "auto" else ""
+        print(f"{name}: {len(kernels)} kernels, layout {source['layout']}{guessed}")
+    for line in _left_out(left_out):
+        print(line)
     out = cli_main.out_folder(values)
 
     layers = {}
-    for name, kernel in progress(
+    for layer, kernel in progress(
         kernels.items(), total=len(kernels), label="correlation", unit="layers"
     ):
-        layers[name] = analyse(kernel, values.max_distance, values.samples)
+        layers[layer] = analyse(kernel, values.max_distance, values.samples)
     summary = summarize(layers)
     rows = table(layers)
     text = io.StringIO()
@@ -290,7 +298,7 @@ def main(values: flags.FlagValues) -> None:
         runs = compare_runs(every, values.max_distance)
         write_json(out / "runs.json", runs)
         save(figures.runs_by_distance(runs, source["workdir"]), out / "runs.png")
-    draw(out, source.get("file", source.get("workdir", "")), kernels, layers, shown)
+    draw(out, name, kernels, layers, shown)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
@@ -306,9 +314,11 @@ def compare_runs(
     each = [(run, seed, path) for run, seeds in folders.items() for seed, path in seeds.items()]
     lines: dict[str, dict[int, dict[str, np.ndarray]]] = {}
     for run, seed, path in progress(each, total=count, label="correlation", unit="trials"):
-        kernels = correlation_runs.read_kernels(path).values()
+        kernels, left_out = correlation_runs.usable(correlation_runs.read_kernels(path))
+        for name, reason in left_out.items():
+            print(f"left out: {run}, seed {seed}, {name}: {reason}")
         lines.setdefault(run, {})[seed] = {
-            direction: correlation_runs.mean_over_layers(kernels, direction, max_distance)
+            direction: correlation_runs.mean_over_layers(kernels.values(), direction, max_distance)
             for direction in AXES
         }
     return correlation_runs.compare(lines)
@@ -339,6 +349,19 @@ def draw(
     save(figures.mean_against_deviation(statistics, title), out / "deviation.png")
 
 
+def _left_out(reasons: dict[str, str]) -> list[str]:
+    """A line for each reason, with the names of what was left out."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    lines = []
+    for reason, found in names.items():
+        more = len(found) - _MOST_NAMES
+        shown = ", ".join(found[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+        lines.append(f"left out: {shown}: {reason}")
+    return lines
+
+
 def _sentence(summary: dict[str, Any]) -> str:
     count = summary["layers"]
     if not count:
@@ -360,13 +383,10 @@ def _lines(kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation over the outputs of the kernel at unit root mean square."""
     if kernel.shape[-1] < 2:
         return np.zeros(0), np.zeros(0)
-    scale = float(np.sqrt(np.mean(np.square(kernel, dtype=np.float64)))) or 1.0
-    return correlation.mean_and_deviation(np.asarray(kernel, np.float64) / scale, axis=-1)
-
-
-def _is_floating(array: np.ndarray) -> bool:
-    # bfloat16 is not among NumPy's own floating types.
-    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+    kernel = np.asarray(kernel, np.float64)
+    kernel = kernel / (np.abs(kernel).max() or 1.0)  # Squares of large weights would be infinite.
+    scale = float(np.sqrt(np.mean(np.square(kernel)))) or 1.0
+    return correlation.mean_and_deviation(kernel / scale, axis=-1)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,31 @@ def read_kernels(folder: pathlib.Path) -> dict[str, np.ndarray]:
         for path, leaf in _leaves(state)
         if "params/" in path and path.endswith("kernel") and np.ndim(leaf) >= 3
     }
+
+
+def usable(
+    arrays: Mapping[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The kernels that can be analysed, and why the others cannot, {name: reason}.
+
+    Args:
+      arrays: each (*window, in, out); those of less than three axes are no kernels.
+    """
+    kernels = {name: array for name, array in arrays.items() if array.ndim >= 3}
+    reasons = {name: reason for name, array in kernels.items() if (reason := _unusable(array))}
+    return {name: kernels[name] for name in kernels if name not in reasons}, reasons
+
+
+def _unusable(kernel: np.ndarray) -> str | None:
+    dtype = kernel.dtype
+    # Types of ml_dtypes are not among NumPy's own floating types; float8_e8m0fnu is for scales.
+    if dtype.kind != "f" and not dtype.name.startswith(("bfloat16", "float8_e4", "float8_e5")):
+        return f"dtype {dtype}, no floating-point weights"
+    if not kernel.size:
+        return f"shape {kernel.shape}, no weights"
+    if max(kernel.shape[-2:]) < 2:
+        return "a single channel"
+    return None if np.isfinite(kernel).all() else "NaN or infinity"
 
 
 def mean_over_layers(

@@ -82,8 +82,7 @@ def main(values: flags.FlagValues) -> None:
     figures.draw_filters(
         out,
         np.asarray(filters),
-        np.asarray(flow.u),
-        np.asarray(flow.v),
+        *map(np.asarray, flow.displacement),
         np.asarray(flow.cost),
         f"{trial.run}, seed {trial.seed}: first layer, {values.which} checkpoint",
     )

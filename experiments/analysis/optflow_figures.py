@@ -82,18 +82,17 @@ def figure1() -> Drawn:
     """A moving blob and its flow."""
     clip = 10 * blob()
     flow = optflow_jax.flow(jnp.asarray(clip))
-    u, v = np.asarray(flow.u), np.asarray(flow.v)
+    dx, dy = map(np.asarray, flow.displacement)
     bright = clip[:-1] > 5.0
     numbers = {
         "caption": "Optical flow of a blob that moves by (1, 0.5) pixels a frame, with noise of "
-        "10 % of its height. Where the blob is bright the flow found is, on average, "
-        f"({u[:-1][bright].mean():.2f}, {v[:-1][bright].mean():.2f}); the paper's differences "
-        "lack the factor 1/2, so 0.5 stands for one pixel a frame.",
+        "10 % of its height. Where the blob is bright the displacement found is, on average, "
+        f"({dx[:-1][bright].mean():.2f}, {dy[:-1][bright].mean():.2f}) pixels a frame.",
         "cost": float(flow.cost),
-        "mean_flow": [float(u[:-1][bright].mean()), float(v[:-1][bright].mean())],
-        "clip": clip, "u": u, "v": v,
+        "mean_displacement": [float(dx[:-1][bright].mean()), float(dy[:-1][bright].mean())],
+        "clip": clip, "dx": dx, "dy": dy,
     }  # fmt: skip
-    return numbers, figures.flow_frames(clip, u, v)
+    return numbers, figures.flow_frames(clip, dx, dy)
 
 
 def two_filters() -> tuple[np.ndarray, np.ndarray]:

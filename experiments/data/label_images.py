@@ -66,6 +66,24 @@ KINDS = {
 NAMES = tuple(KINDS)
 
 
+def voc_palette() -> np.ndarray:
+    """The colors of Pascal VOC's pictures of labels, uint8 (256, 3).
+
+    The bits of a label go, from the lowest on, to the highest bits of red, green and blue in turn.
+
+    Example:
+      >>> voc_palette()[[0, 1, 15, 255]].tolist()
+      [[0, 0, 0], [128, 0, 0], [192, 128, 128], [224, 224, 192]]
+    """
+    labels = np.arange(256)
+    colors = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            here = (labels >> (3 * bit + channel)) & 1
+            colors[:, channel] |= (here << (7 - bit)).astype(np.uint8)
+    return colors
+
+
 def place(name: str, data_dir: str) -> pathlib.Path:
     """The folder of a dataset, prepared or not."""
     return store.root(data_dir) / KINDS[name].folder

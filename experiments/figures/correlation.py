@@ -8,6 +8,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.figures.names import plain
+
 DIRECTIONS = ("output", "input")
 _PARTS = {"output": "C0", "input": "C1"}
 _MOST_COLUMNS, _MOST_POINTS = 600, 400
@@ -46,7 +48,7 @@ def by_distance(layers: dict[str, dict[str, Any]], title: str) -> Figure:
         axis.set_title(f"along {direction} channels", fontsize=9)
         axis.grid(alpha=0.3)
     panels[0].set_ylabel("correlation of filters i and j")
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(plain(title), fontsize=9)
     return figure
 
 
@@ -65,7 +67,7 @@ def runs_by_distance(runs: dict[str, dict[str, Any]], title: str) -> Figure:
             half = np.asarray(run[direction]["half_interval"], float)
             distance = 1 + np.arange(len(mean))
             count = len(run["seeds"])
-            label = f"{name}, {count} trial{'s' * (count > 1)}"
+            label = plain(f"{name}, {count} trial{'s' * (count > 1)}")
             axis.plot(distance, mean, color=f"C{number}", label=label)
             axis.fill_between(
                 distance, mean - half, mean + half, color=f"C{number}", alpha=0.25, lw=0
@@ -76,7 +78,7 @@ def runs_by_distance(runs: dict[str, dict[str, Any]], title: str) -> Figure:
         axis.grid(alpha=0.3)
     panels[0].legend(fontsize=7)
     panels[0].set_ylabel("correlation of filters i and j")
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(plain(title), fontsize=9)
     return figure
 
 
@@ -106,7 +108,7 @@ def histograms(
         axis.set_xlabel(f"correlation of two {direction} channels")
         axis.legend(fontsize=7)
     figure.axes[0].set_ylabel("density")
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(plain(title), fontsize=9)
     return figure
 
 
@@ -129,7 +131,7 @@ def kernel_picture(kernel: np.ndarray, title: str) -> Figure:
     figure.colorbar(shown, label="weight (balanced)")
     axis.set_xlabel(f"input channel and position, the first {picture.shape[1]}")
     axis.set_ylabel("output channel")
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(plain(title), fontsize=9)
     return figure
 
 
@@ -156,7 +158,8 @@ def mean_against_deviation(
     axis.set_xlabel("mean over output channels")
     axis.set_ylabel("standard deviation over output channels")
     axis.grid(alpha=0.3)
-    figure.suptitle(f"{title}\na colour for each of {len(statistics)} layers", fontsize=9)
+    text = f"{title}\na colour for each of {len(statistics)} layers"
+    figure.suptitle(plain(text), fontsize=9)
     return figure
 
 

@@ -13,6 +13,7 @@ from matplotlib.quiver import Quiver
 
 from experiments.figures import animation
 from experiments.figures.files import save
+from experiments.figures.names import plain
 
 _TINY = 1e-12  # in place of a greatest value of zero
 _ACTIVATION = "activation (after ReLU)"
@@ -21,8 +22,8 @@ _ACTIVATION = "activation (after ReLU)"
 def draw_filters(
     directory: pathlib.Path,
     filters: np.ndarray,
-    u: np.ndarray,
-    v: np.ndarray,
+    dx: np.ndarray,
+    dy: np.ndarray,
     cost: np.ndarray,
     title: str,
 ) -> None:
@@ -31,30 +32,30 @@ def draw_filters(
     Args:
       directory: where to.
       filters: (filters, T, H, W).
-      u: the same shape, flow to the right in pixels per frame.
-      v: the same shape, flow downwards.
+      dx: the same shape, displacement to the right in pixels per frame.
+      dy: the same shape, displacement downwards.
       cost: (filters,), the OptFlow cost R.
       title: above the figure.
     """
-    save(filter_rows(filters, u, v, cost, title), directory / "filters.png")
-    longest = _longest(u, v)
+    save(filter_rows(filters, dx, dy, cost, title), directory / "filters.png")
+    longest = _longest(dx, dy)
     figure, axes = _grid(len(filters), _with_scale(title, longest))
     pictures, arrows = [], []
     for i, w in enumerate(filters):
         pictures.append(_show(axes[i], w[0], np.abs(w).max()))
-        arrows.append(_arrows(axes[i], u[i, 0], v[i, 0], longest))
+        arrows.append(_arrows(axes[i], dx[i, 0], dy[i, 0], longest))
         axes[i].set_title(f"{i}: R = {cost[i]:.3g}", fontsize=7)
 
     def frame(t: int) -> None:
         for i, picture in enumerate(pictures):
             picture.set_data(filters[i, t])
-            arrows[i].set_UVC(u[i, t], v[i, t])
+            arrows[i].set_UVC(dx[i, t], dy[i, t])
 
     animation.save(figure, frame, filters.shape[1], directory / "filters.gif")
 
 
 def filter_rows(
-    filters: np.ndarray, u: np.ndarray, v: np.ndarray, cost: np.ndarray, title: str
+    filters: np.ndarray, dx: np.ndarray, dy: np.ndarray, cost: np.ndarray, title: str
 ) -> Figure:
     """One row for each filter, one column for each frame, the flow as arrows.
 
@@ -63,18 +64,18 @@ def filter_rows(
     rows, columns = filters.shape[:2]
     figure = Figure(figsize=(0.9 * columns + 1.4, 0.9 * rows + 0.7), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
-    longest = _longest(u, v)
+    longest = _longest(dx, dy)
     for i in range(rows):
         greatest = np.abs(filters[i]).max()
         for t in range(columns):
             axis = axes[i, t]
             _show(axis, filters[i, t], greatest)
-            _arrows(axis, u[i, t], v[i, t], longest)
+            _arrows(axis, dx[i, t], dy[i, t], longest)
             if i == 0:
                 axis.set_title(f"t = {t}", fontsize=7)
         label = f"filter {i}\nR = {cost[i]:.3g}\nmax |w| = {greatest:.2g}"
         axes[i, 0].set_ylabel(label, fontsize=6.5, rotation=0, ha="right", va="center")
-    figure.suptitle(_with_scale(title, longest), fontsize=8)
+    figure.suptitle(plain(_with_scale(title, longest)), fontsize=8)
     return figure
 
 
@@ -129,7 +130,7 @@ def activation_rows(frames: np.ndarray, response: np.ndarray, title: str) -> Fig
     for axis in axes.flat:
         _without_ticks(axis)
     _colorbar(figure, picture, list(axes.flat))
-    figure.suptitle(title, fontsize=8)
+    figure.suptitle(plain(title), fontsize=8)
     return figure
 
 
@@ -142,7 +143,7 @@ def _grid(count: int, title: str) -> tuple[Figure, list[Axes]]:
     for axis in axes:
         _without_ticks(axis)
         axis.set_frame_on(False)
-    figure.suptitle(title, fontsize=7)
+    figure.suptitle(plain(title), fontsize=7)
     return figure, axes
 
 
@@ -164,10 +165,10 @@ def _colorbar(figure: Figure, picture: AxesImage, axes: list[Axes]) -> Any:
     return bar
 
 
-def _arrows(axis: Axes, u: np.ndarray, v: np.ndarray, longest: float) -> Quiver:
-    # Rows run downwards in an image and so does v: arrows in data units point where pixels move.
+def _arrows(axis: Axes, dx: np.ndarray, dy: np.ndarray, longest: float) -> Quiver:
+    # Rows run downwards in an image and so does dy: arrows in data units point where pixels move.
     return axis.quiver(
-        u, v, color="C1", angles="xy", scale_units="xy", scale=longest, width=0.02, pivot="mid"
+        dx, dy, color="C1", angles="xy", scale_units="xy", scale=longest, width=0.02, pivot="mid"
     )
 
 
@@ -183,8 +184,8 @@ def _with_scale(title: str, longest: float) -> str:
     )
 
 
-def _longest(u: np.ndarray, v: np.ndarray) -> float:
-    return max(float(np.sqrt(u**2 + v**2).max()), _TINY)
+def _longest(dx: np.ndarray, dy: np.ndarray) -> float:
+    return max(float(np.sqrt(dx**2 + dy**2).max()), _TINY)
 
 
 def _greatest(response: np.ndarray) -> float:

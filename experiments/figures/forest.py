@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.figures.names import plain
+
 
 def forest(studies: Sequence[dict[str, Any]]) -> Figure:
     """A line for each contrast with its 95 % interval; the margin of the plan is shaded.
@@ -38,7 +40,7 @@ def forest(studies: Sequence[dict[str, Any]]) -> Figure:
         unfinished = "" if study["complete"] else ", incomplete"
         labels.append(f"{title}{row['contrast']} (n = {row['n']}{unfinished})")
     axis.axvline(0.0, color="k", lw=0.8)
-    axis.set_yticks(np.arange(len(rows)), labels, fontsize="small")
+    axis.set_yticks(np.arange(len(rows)), [plain(label) for label in labels], fontsize="small")
     axis.invert_yaxis()
     figure.supxlabel(
         "error removed (% of the baseline's error), 95 % interval\n"

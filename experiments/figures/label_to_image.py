@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.figures.files import save
+from experiments.figures.names import plain
 from experiments.training import pictures
 
 ROWS = 6
@@ -56,9 +57,9 @@ def panel(columns: dict[str, np.ndarray], title: str) -> Figure:
         for row in range(rows):
             axes[row, column].imshow(shown[row], interpolation="nearest")
             axes[row, column].set_axis_off()
-        axes[0, column].set_title(name.replace(",", ",\n"), fontsize="medium")
+        axes[0, column].set_title(plain(name).replace(",", ",\n"), fontsize="medium")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     return figure
 
 

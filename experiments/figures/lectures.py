@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.figures.names import plain
 from experiments.lectures.bias_variance import Decomposition
 from experiments.lectures.cliff import LABELS, POINTS, Classifier
 from experiments.lectures.valley import Valley
@@ -30,8 +31,8 @@ def templates(kernel: np.ndarray, size: int, names: tuple[str, ...], title: str)
     for axis, image, name in zip(figure.axes, images, names, strict=False):
         shown = 0.5 + 0.5 * image / largest
         axis.imshow(shown[..., 0] if shown.shape[-1] == 1 else shown, cmap="gray", vmin=0, vmax=1)
-        axis.set_title(name, fontsize=9)
-    figure.suptitle(title, fontsize=10)
+        axis.set_title(plain(name), fontsize=9)
+    figure.suptitle(plain(title), fontsize=10)
     return figure
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.figures.names import plain
+
 BASELINE = "L2"
 # Curves that lie on top of each other stay visible: the first is wide and pale.
 _WIDTHS, _STYLES, _ALPHAS = (1.2, 5.0, 1.6, 1.6, 1.2), ("-", "-", "-", "--", "-"), (1, 0.4, 1, 1, 1)
@@ -34,8 +36,8 @@ def metrics(
         for i, (name, kernel) in enumerate(kernels.items()):
             n = len(kernel)
             axis.plot(
-                np.arange(n) - n // 2, n * np.roll(kernel, n // 2), label=name, color=colors[name],
-                lw=_WIDTHS[i % 5], ls=_STYLES[i % 5], alpha=_ALPHAS[i % 5],
+                np.arange(n) - n // 2, n * np.roll(kernel, n // 2), label=plain(name),
+                color=colors[name], lw=_WIDTHS[i % 5], ls=_STYLES[i % 5], alpha=_ALPHAS[i % 5],
             )  # fmt: skip
         axis.set_xlabel("distance between output channels")
     whole.set_ylim(-0.2, 3)
@@ -48,11 +50,11 @@ def metrics(
     scale = np.abs(lines[BASELINE]).max()
     for axis, name in zip(panels, others, strict=True):
         axis.plot(lines[BASELINE] / scale, color="0.65", lw=0.8, label=BASELINE)
-        axis.plot(lines[name] / scale, color=colors.get(name, "k"), lw=1.3, label=name)
-        axis.set_title(name, fontsize=9)
+        axis.plot(lines[name] / scale, color=colors.get(name, "k"), lw=1.3, label=plain(name))
+        axis.set_title(plain(name), fontsize=9)
         axis.set_xlabel("output channel", fontsize=8)
     panels[0].set_ylabel("gradient (relative)")
-    lower.suptitle(title, fontsize=10)
+    lower.suptitle(plain(title), fontsize=10)
     for axis in (whole, enlarged, *panels):
         axis.grid(alpha=0.3)
     return figure

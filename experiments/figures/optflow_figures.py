@@ -12,19 +12,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 
-def flow_frames(clip: np.ndarray, u: np.ndarray, v: np.ndarray) -> Figure:
-    """Frames with their flow.
+def flow_frames(clip: np.ndarray, dx: np.ndarray, dy: np.ndarray) -> Figure:
+    """Frames with their flow as arrows: one pixel a frame is an arrow of one pixel.
 
     Args:
       clip: (T, H, W).
-      u, v: the same shape, pixels per frame to the right and downwards.
+      dx, dy: the same shape, displacement in pixels per frame to the right and downwards.
     """
     frames = len(clip)
     figure = Figure(figsize=(2.2 * frames, 2.5), layout="constrained")
     axes = figure.subplots(1, frames)
     for t, axis in enumerate(axes):
         axis.imshow(clip[t], cmap="gray", vmin=clip.min(), vmax=clip.max())
-        axis.quiver(u[t], v[t], color="C1", angles="xy", scale_units="xy", scale=0.6, width=0.008)
+        axis.quiver(dx[t], dy[t], color="C1", angles="xy", scale_units="xy", scale=1, width=0.008)
         axis.set_title(f"t = {t}", fontsize=9)
         axis.set_xlabel("x (pixels)", fontsize=8)
         axis.tick_params(labelsize=7)

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.figures.files import save
+from experiments.figures.names import plain
 from experiments.figures.training import by_epoch
 from experiments.reports.studies import Column
 from experiments.training import statistics
@@ -41,14 +42,14 @@ def histograms(columns: Sequence[Column]) -> Figure:
             for run in column.runs
         }
         everything = np.concatenate(list(values.values()))
-        axis.set_title(column.title, fontsize="medium")
+        axis.set_title(plain(column.title), fontsize="medium")
         axis.set_xlabel(f"test {column.headline.label} {statistics.LAST}; dashed: mean")
         if not len(everything):
             continue
         edges = np.histogram_bin_edges(everything, bins=max(5, len(everything) // 3))
         for index, (run, numbers) in enumerate(values.items()):
             if len(numbers):
-                color, label = f"C{index}", f"{run} (n = {len(numbers)})"
+                color, label = f"C{index}", plain(f"{run} (n = {len(numbers)})")
                 axis.hist(numbers, bins=edges, alpha=0.5, color=color, label=label)
                 axis.axvline(numbers.mean(), color=color, ls="--", lw=1.5)
         axis.legend(fontsize="small")
@@ -72,11 +73,11 @@ def curves(columns: Sequence[Column]) -> Figure:
                 if not values:
                     continue
                 epochs = sorted(values)
-                label = f"{run} (n = {max(len(v) for v in values.values())})"
+                label = plain(f"{run} (n = {max(len(v) for v in values.values())})")
                 (line,) = axis.plot(epochs, [np.mean(values[e]) for e in epochs], label=label)
                 low, high = [min(values[e]) for e in epochs], [max(values[e]) for e in epochs]
                 axis.fill_between(epochs, low, high, color=line.get_color(), alpha=0.2, lw=0)
-            axis.set_title(f"{column.title}: {split}", fontsize="medium")
+            axis.set_title(plain(f"{column.title}: {split}"), fontsize="medium")
             axis.set_xlabel("epoch")
             axis.grid(alpha=0.3)
         row[0].set_ylabel(headline.label)

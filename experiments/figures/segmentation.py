@@ -10,30 +10,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from experiments.data import label_images
 from experiments.data.dataset import Dataset
 from experiments.figures.files import save
+from experiments.figures.names import plain
 
-VOID_COLOR = (224, 224, 192)  # of 255 in Pascal VOC's pictures of labels
 _NAMED_IN_THE_LEGEND = 24
-
-
-def palette() -> np.ndarray:
-    """The colors of Pascal VOC's pictures of labels, uint8 (256, 3).
-
-    The bits of a label go, from the lowest on, to the highest bits of red, green and blue in turn.
-
-    Example:
-      >>> palette()[[0, 1, 15, 255]].tolist()
-      [[0, 0, 0], [128, 0, 0], [192, 128, 128], [224, 224, 192]]
-    """
-    labels = np.arange(256)
-    colors = np.zeros((256, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            here = (labels >> (3 * bit + channel)) & 1
-            colors[:, channel] |= (here << (7 - bit)).astype(np.uint8)
-    colors[255] = VOID_COLOR
-    return colors
 
 
 def draw_classes(directory: pathlib.Path, results: dict[str, Any]) -> None:
@@ -71,20 +53,21 @@ def classes(results: dict[str, Any]) -> Figure:
         at = np.arange(len(names)) + (index - (len(runs) - 1) / 2) * width
         label = run["run"] if run["n"] == 1 else f"{run['run']} (n = {run['n']})"
         mean = 100 * run["scores"]["mean_iou"]["mean"]
-        axis.bar(at, heights, width, color=f"C{index}", label=f"{label}: mean {mean:.1f}")
+        axis.bar(at, heights, width, color=f"C{index}", label=plain(f"{label}: mean {mean:.1f}"))
         axis.axhline(mean, color=f"C{index}", ls="--", lw=1)
-    axis.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 3 else 0)
+    rotation = 90 if max(map(len, names)) > 3 else 0
+    axis.set_xticks(range(len(names)), map(plain, names), rotation=rotation)
     axis.set_ylabel("test IoU (%)")
     axis.set_ylim(0, 100)
     axis.grid(alpha=0.3, axis="y")
     axis.legend(fontsize="small", title="dashed: mean", title_fontsize="small")
-    axis.set_title(f"{results['model']} on {results['dataset']}")
+    axis.set_title(plain(f"{results['model']} on {results['dataset']}"))
     return figure
 
 
 def panel(dataset: Dataset, chosen: np.ndarray, predicted: dict[str, np.ndarray]) -> Figure:
     """A column for each picture; below it the truth and the prediction of each run."""
-    colors, test = palette(), dataset.test
+    colors, test = label_images.voc_palette(), dataset.test
     truth = np.asarray(test.labels[chosen])
     rows = {"image": np.asarray(test.examples[chosen]), "truth": colors[truth]}
     rows |= {name: colors[labels] for name, labels in predicted.items()}
@@ -96,7 +79,7 @@ def panel(dataset: Dataset, chosen: np.ndarray, predicted: dict[str, np.ndarray]
     )
     axes = figure.subplots(len(rows), len(chosen), squeeze=False)
     for line, (name, pictures) in zip(axes, rows.items(), strict=True):
-        line[0].set_ylabel(name.replace(",", ",\n"))  # A tuned run has a long name.
+        line[0].set_ylabel(plain(name).replace(",", ",\n"))  # A tuned run has a long name.
         for axis, picture in zip(line, pictures, strict=True):
             axis.imshow(picture, interpolation="nearest")
             axis.set_xticks([])
@@ -107,7 +90,7 @@ def panel(dataset: Dataset, chosen: np.ndarray, predicted: dict[str, np.ndarray]
     if dataset.ignore_label is not None:
         names[dataset.ignore_label] = "void"
     patches = [
-        Patch(facecolor=to_rgb(colors[label] / 255), edgecolor="0.5", label=names[label])
+        Patch(facecolor=to_rgb(colors[label] / 255), edgecolor="0.5", label=plain(names[label]))
         for label in sorted(shown)[:_NAMED_IN_THE_LEGEND]
     ]
     figure.legend(handles=patches, loc="outside right center", fontsize="small", frameon=False)

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.figures.files import save
+from experiments.figures.names import plain
 from experiments.training import statistics
 
 
@@ -45,16 +46,18 @@ def against_lambda(summary: dict[str, Any]) -> Figure:
         halves = np.array([statistics.half_interval(values) for _, values in points])
         color = f"C{index}"
         if lams == [0.0]:  # plain SGD has no lambda
-            label = f"{metric} (lambda = 0)"
+            label = plain(f"{metric} (lambda = 0)")
             axis.axhline(means[0], color=color, ls="--", label=label)
             axis.axhspan(means[0] - halves[0], means[0] + halves[0], color=color, alpha=0.15, lw=0)
         else:
-            axis.errorbar(lams, means, halves, fmt="o-", color=color, capsize=3, label=metric)
+            axis.errorbar(
+                lams, means, halves, fmt="o-", color=color, capsize=3, label=plain(metric)
+            )
         for lam, values in points:
             axis.plot([lam] * len(values), values, ".", color=color, alpha=0.4, ms=4)
     axis.set_xlabel(r"$\lambda$")
     axis.set_ylabel(f"test {headline.label} {statistics.LAST}")
-    axis.set_title(f"{summary['model']} on {summary['dataset']}")
+    axis.set_title(plain(f"{summary['model']} on {summary['dataset']}"))
     trials = max((run["n"] for run in runs), default=0)
     axis.legend(title=f"mean, 95 % interval; dots: trials (n = {trials})", title_fontsize="small")
     axis.grid(alpha=0.3)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from experiments.figures.files import save
+from experiments.figures.names import plain
 from experiments.training import statistics, sweep
 from experiments.training.task import Headline
 
@@ -71,7 +72,7 @@ def draw_search(directory: pathlib.Path, summary: dict[str, Any], names: Sequenc
         axis.plot(values[best], scores[best], "*", color="C3", ms=14, label="best")
         _logarithmic(axis, values)
         axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.set_xlabel(LABELS.get(name, name))
+        axis.set_xlabel(LABELS.get(name, plain(name)))
         axis.grid(alpha=0.3)
         axis.tick_params(axis="x", which="both", labelsize=7)
     axes[0].set_ylabel(f"best validation {headline.label}")
@@ -109,7 +110,7 @@ def bars(summary: dict[str, Any], headline: Headline) -> Figure:
     axis.barh(rows, means, xerr=halves, color="C0", alpha=0.6, capsize=3)
     for row, numbers in zip(rows, values, strict=True):
         axis.plot(numbers, [row] * len(numbers), ".", color="k", alpha=0.5, ms=4)
-    axis.set_yticks(rows, [_name(run, summary["runs"]) for run in runs])
+    axis.set_yticks(rows, [plain(_name(run, summary["runs"])) for run in runs])
     axis.invert_yaxis()
     everything = np.concatenate(values)
     margin = 0.15 * (np.ptp(everything) or 1.0) + max(halves)
@@ -126,7 +127,7 @@ def bars(summary: dict[str, Any], headline: Headline) -> Figure:
 
 
 def _title(summary: dict[str, Any]) -> str:
-    return f"{summary['model']} on {summary['dataset']}"
+    return plain(f"{summary['model']} on {summary['dataset']}")
 
 
 def _name(run: dict[str, Any], runs: Sequence[dict[str, Any]]) -> str:
@@ -156,7 +157,7 @@ def _strength(axis: Axes, runs: list[dict[str, Any]], name: str, headline: Headl
             axis.plot([value] * len(dots), dots, ".", color=color, alpha=0.35, ms=5)
     if name != "dropout":
         _logarithmic(axis, values)
-    axis.set_xlabel(LABELS.get(name, name))
+    axis.set_xlabel(LABELS.get(name, plain(name)))
     axis.grid(alpha=0.3)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.figures.names import plain
+
 
 def reconstructions(
     truth: np.ndarray, rows: dict[str, dict[int, np.ndarray]], scores: dict[str, dict[int, float]]
@@ -27,7 +29,9 @@ def reconstructions(
     for row, (method, images) in zip(axes, rows.items(), strict=True):
         for axis, (count, image) in zip(row[1:], images.items(), strict=True):
             axis.imshow(image, cmap="gray", vmin=0, vmax=1)
-            axis.set_title(f"{method}\n{count} views, {scores[method][count]:.1f} dB", fontsize=8)
+            axis.set_title(
+                f"{plain(method)}\n{count} views, {scores[method][count]:.1f} dB", fontsize=8
+            )
     return figure
 
 
@@ -40,7 +44,9 @@ def gaps(histories: dict[str, dict[str, np.ndarray]]) -> Figure:
     figure = Figure(figsize=(5.5, 3.6), layout="constrained")
     axis = figure.subplots()
     for name, history in histories.items():
-        axis.plot(history["iteration"], 1 - history["dual"] / history["objective"], label=name)
+        axis.plot(
+            history["iteration"], 1 - history["dual"] / history["objective"], label=plain(name)
+        )
     axis.set_yscale("log")
     axis.set_xlabel("iteration")
     axis.set_ylabel("duality gap / objective")

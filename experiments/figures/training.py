@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.figures.files import save
+from experiments.figures.names import plain
 from experiments.training import statistics
 from experiments.training.task import Headline
 from experiments.training.workdir import parse_metrics
@@ -66,7 +67,7 @@ def curves(metrics: list[dict[str, Any]], quantity: Headline, title: str) -> Fig
                 continue
             epochs = sorted(values)
             trials = max(len(v) for v in values.values())
-            label = run if trials == 1 else f"{run} (n = {trials})"
+            label = plain(run if trials == 1 else f"{run} (n = {trials})")
             averaged = averaged or trials > 1
             (curve,) = axis.plot(epochs, [np.mean(values[e]) for e in epochs], ".-", label=label)
             if trials > 1 and len(runs) <= FEW_RUNS:
@@ -90,7 +91,7 @@ def curves(metrics: list[dict[str, Any]], quantity: Headline, title: str) -> Fig
         columns = -(-len(labels) // LEGEND_ROWS)
         figure.set_figwidth(figure.get_figwidth() + 2.4 * columns)
         figure.legend(handles, labels, loc="outside right", fontsize=7, ncols=columns, title=note)
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     return figure
 
 
@@ -109,13 +110,13 @@ def histogram(summary: dict[str, Any], title: str) -> Figure:
     for index, (name, numbers) in enumerate(values.items()):
         if not numbers:
             continue
-        color = f"C{index}"
-        axis.hist(numbers, bins=edges, alpha=0.5, color=color, label=f"{name} (n = {len(numbers)})")
+        color, label = f"C{index}", plain(f"{name} (n = {len(numbers)})")
+        axis.hist(numbers, bins=edges, alpha=0.5, color=color, label=label)
         axis.axvline(np.mean(numbers), color=color, ls="--", lw=1.5)
     axis.set_xlabel(f"test {headline.label} {statistics.LAST}; dashed: mean")
     axis.set_ylabel("trials")
     axis.legend()
-    axis.set_title(title)
+    axis.set_title(plain(title))
     return figure
 
 

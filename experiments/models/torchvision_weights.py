@@ -47,13 +47,13 @@ def load(path: pathlib.Path, variables: Mapping[str, Any]) -> dict[str, Any]:
       UserError: the file cannot be read, or a tensor is missing, is one too many, has another shape
         or is not finite.
     """
-    tensors = {
-        name: tensor for name, tensor in read_tensors(path).items() if not _UNUSED.fullmatch(name)
-    }
+    read = read_tensors(path)
+    tensors = {name: tensor for name, tensor in read.items() if not _UNUSED.fullmatch(name)}
     try:
         return from_torchvision(tensors, variables)
     except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
+        skipped = "".join(f"; {name} was skipped: {why}" for name, why in read.skipped.items())
+        raise UserError(f"{path}: {error}{skipped}") from error
 
 
 def from_torchvision(

@@ -21,6 +21,10 @@ NOTE = (
     "- baseline on the same seeds, with the 95 % interval of Student's t. p: two-sided paired t "
     "test and Wilcoxon's signed-rank test; Holm: adjusted for all comparisons of this report."
 )
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "^": r"\^{}", "~": r"\~{}"}
+)
 
 
 def markdown(rows: Sequence[Row], remarks: Sequence[str] = ()) -> str:
@@ -147,6 +151,4 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    for character in "&%$#_{}":
-        text = text.replace(character, "\\" + character)
-    return text
+    return text.translate(_LATEX)

@@ -1,34 +1,15 @@
-"""The convolution kernels of an .onnx file, read without the `onnx` package.
-
-An .onnx file is one protocol buffer (a ModelProto of onnx.proto3). Only what leads to a kernel is
-decoded: the graph's nodes of type Conv and ConvTranspose, and the tensors that they name, which are
-initializers or the values of Constant nodes. The numbers below are those of onnx.proto3.
-"""
+"""The convolution kernels of an .onnx file."""
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 
-from experiments.system.errors import UserError
-
-_MODEL_GRAPH = 7
-_GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
-_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE = 1, 2, 4, 5
-_ATTRIBUTE_NAME, _ATTRIBUTE_INTEGER, _ATTRIBUTE_TENSOR = 1, 3, 5
-_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_LOCATION = 1, 2, 8, 9, 14
-# By data type: the dtype, and the field where values are kept if they are not in raw_data.
-_TENSOR_TYPES = {
-    1: (np.dtype("<f4"), 4),
-    10: (np.dtype("<f2"), None),
-    11: (np.dtype("<f8"), 10),
-    16: (np.dtype(ml_dtypes.bfloat16), None),
-}
-_VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
+from experiments.system.errors import ConfigError, UserError
 
 
 class Convolution(NamedTuple):
@@ -43,126 +24,96 @@ class Convolution(NamedTuple):
     groups: int
 
 
-def read_convolutions(path: pathlib.Path) -> dict[str, Convolution]:
+def read_convolutions(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, Convolution], dict[str, str]]:
     """The convolutions of an .onnx file by the name of their kernel, in the order of the graph.
 
-    The kernel of a ConvTranspose, which is stored as (in, out / groups, *window), is returned with
-    outputs first; with more than one group it is left out. A kernel that is computed by other nodes
-    (a quantized one) is left out.
+    Weights may also be in files beside it. The kernel of a ConvTranspose, which is stored as
+    (in, out / groups, *window), is returned with outputs first.
+
+    Returns:
+      The convolutions, and {name: reason} of the kernels that were left out: of a ConvTranspose
+      with more than one group, and those that other nodes compute (a quantized one).
 
     Raises:
-      UserError: the file is not there, is no .onnx file, or keeps its weights in other files.
+      ConfigError: the package onnx is not installed.
+      UserError: the file is not there, is no .onnx file, or lacks a file of its weights.
     """
+    path = pathlib.Path(path)
     try:
-        return _convolutions(memoryview(path.read_bytes()))
+        import onnx
+        import onnx.inliner
+        from google.protobuf.message import DecodeError
+    except ImportError as error:
+        accepted = "with the package onnx; install it with `pip install -e '.[onnx]'`"
+        raise ConfigError("kernels", path, f".onnx files {accepted}") from error
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+        if not model.HasField("graph"):
+            raise ValueError("it has no graph")
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
+        return _convolutions(model.graph, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, IndexError) as error:
-        raise UserError(f"{path}: is no .onnx file or is damaged ({error})") from error
+    except (DecodeError, ValueError, IndexError) as error:
+        raise UserError(f"{path}: is no .onnx file or is damaged ({_first_line(error)})") from error
 
 
-def _convolutions(model: memoryview) -> dict[str, Convolution]:
-    graphs = [value for number, value in _fields(model) if number == _MODEL_GRAPH]
-    if len(graphs) != 1 or not isinstance(graphs[0], memoryview):
-        raise ValueError(f"it has {len(graphs)} graphs")
-    tensors: dict[str, memoryview] = {}
+def _convolutions(graph: Any, path: pathlib.Path) -> tuple[dict[str, Convolution], dict[str, str]]:
+    tensors: dict[str, Any] = {}
     same: dict[str, str] = {}  # Outputs of Identity nodes, and what they repeat.
     found: list[tuple[str, str, int]] = []
-    for number, value in _fields(graphs[0]):
-        if number == _GRAPH_INITIALIZER:
-            tensors[_text(value, _TENSOR_NAME)] = value
-        elif number == _GRAPH_NODE:
-            operator, inputs = _text(value, _NODE_OPERATOR), _texts(value, _NODE_INPUT)
-            attributes = {
-                _text(a, _ATTRIBUTE_NAME): dict(_fields(a))
-                for n, a in _fields(value)
-                if n == _NODE_ATTRIBUTE
-            }
-            if operator == "Constant" and _ATTRIBUTE_TENSOR in attributes.get("value", {}):
-                name = _text(value, _NODE_OUTPUT)
-                tensors[name] = attributes["value"][_ATTRIBUTE_TENSOR]
-            elif operator == "Identity":
-                same[_text(value, _NODE_OUTPUT)] = inputs[0]
-            elif operator in ("Conv", "ConvTranspose"):
-                groups = attributes.get("group", {}).get(_ATTRIBUTE_INTEGER, 1)
-                found.append((operator, inputs[1], groups))
-    convolutions = {}
+    for part in _graphs(graph):
+        tensors |= {tensor.name: tensor for tensor in part.initializer}
+        for node in part.node:
+            attributes = {attribute.name: attribute for attribute in node.attribute}
+            if node.op_type == "Constant" and "value" in attributes:
+                tensors[node.output[0]] = attributes["value"].t
+            elif node.op_type == "Identity":
+                same[node.output[0]] = node.input[0]
+            elif node.op_type in ("Conv", "ConvTranspose"):
+                groups = attributes["group"].i if "group" in attributes else 1
+                found.append((node.op_type, node.input[1], groups))
+    convolutions, left_out = {}, {}
     for operator, name, groups in found:
-        while name in same:
-            name = same[name]
-        if name not in tensors or (operator == "ConvTranspose" and groups > 1):
-            continue
-        kernel = _array(name, tensors[name])
-        kernel = np.swapaxes(kernel, 0, 1) if operator == "ConvTranspose" else kernel
-        convolutions[name] = Convolution(kernel, groups)
-    return convolutions
-
-
-def _array(name: str, tensor: memoryview) -> np.ndarray:
-    """The values of a TensorProto."""
-    shape: list[int] = []
-    parts: dict[int, list] = {}
-    for number, value in _fields(tensor):
-        if number == _TENSOR_DIMS:
-            shape += _varints(value) if isinstance(value, memoryview) else [value]
+        for _ in same:  # No chain is longer, unless it is a circle.
+            name = same.get(name, name)
+        if name not in tensors:
+            left_out[name] = "computed by other nodes, not kept in the file"
+        elif operator == "ConvTranspose" and groups > 1:
+            left_out[name] = f"a ConvTranspose with {groups} groups"
         else:
-            parts.setdefault(number, []).append(value)
-    if parts.get(_TENSOR_LOCATION, [0])[-1] == 1:
-        raise ValueError(f"{name} is kept in another file; accepted: weights inside the .onnx file")
-    kind = parts.get(_TENSOR_TYPE, [0])[-1]
-    if kind not in _TENSOR_TYPES:
-        raise ValueError(f"{name} has data type {kind}; accepted: {sorted(_TENSOR_TYPES)}")
-    dtype, field = _TENSOR_TYPES[kind]
-    data = parts.get(_TENSOR_RAW) or parts.get(field, [])
-    return np.frombuffer(b"".join(data), dtype).reshape(shape)
+            kernel = _array(name, tensors[name], path)
+            kernel = np.swapaxes(kernel, 0, 1) if operator == "ConvTranspose" else kernel
+            convolutions[name] = Convolution(kernel, groups)
+    return convolutions, left_out
 
 
-def _text(message: memoryview, field: int) -> str:
-    return next(iter(_texts(message, field)), "")
+def _graphs(graph: Any) -> Iterator[Any]:
+    """A graph and those inside its nodes, the branches of an If for example."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _graphs(inner)
 
 
-def _texts(message: memoryview, field: int) -> list[str]:
-    return [str(value, "utf-8") for number, value in _fields(message) if number == field]
+def _array(name: str, tensor: Any, path: pathlib.Path) -> np.ndarray:
+    from onnx import TensorProto, numpy_helper
+
+    try:
+        return numpy_helper.to_array(tensor, str(path.parent))
+    except Exception as error:  # The package's errors have no type in common.
+        if tensor.data_location == TensorProto.EXTERNAL:
+            place = {entry.key: entry.value for entry in tensor.external_data}.get("location")
+            raise UserError(
+                f"{path}: {name} is kept in another file, {place}, that cannot be read: "
+                f"{_first_line(error)}"
+            ) from error
+        raise ValueError(f"{name}: {_first_line(error)}") from error
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field of a protocol buffer; integers, or bytes still encoded."""
-    position = 0
-    while position < len(message):
-        key, position = _varint(message, position)
-        number, kind = key >> 3, key & 7
-        if kind == _VARINT:
-            value, position = _varint(message, position)
-            yield number, value
-            continue
-        if kind == _LENGTH:
-            length, position = _varint(message, position)
-        elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
-            length = 8 if kind == _EIGHT_BYTES else 4
-        else:
-            raise ValueError(f"field {number} has the unknown kind {kind}")
-        if position + length > len(message):
-            raise ValueError(f"field {number} ends behind the end of the file")
-        yield number, message[position : position + length]
-        position += length
-
-
-def _varints(message: memoryview) -> list[int]:
-    values, position = [], 0
-    while position < len(message):
-        value, position = _varint(message, position)
-        values.append(value)
-    return values
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """An integer, seven bits in each byte, the lowest first; and the position behind it."""
-    value = shift = 0
-    while True:
-        byte = message[position]
-        value |= (byte & 0x7F) << shift
-        position, shift = position + 1, shift + 7
-        if byte < 0x80:
-            return value, position
-        if shift > 63:
-            raise ValueError("an integer has more than 64 bits")
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

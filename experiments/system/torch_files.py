@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import io
 import math
+import os
 import pathlib
 import pickle
 import zipfile
@@ -55,7 +56,7 @@ class _Parameter(NamedTuple):
     tensor: _Tensor
 
 
-def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The arrays of a state dict that torch.save wrote, in the order of the file.
 
     Args:
@@ -67,6 +68,7 @@ def read_tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     Raises:
       UserError: the file cannot be read, is damaged, holds no dict of tensors, or asks for code.
     """
+    path = pathlib.Path(path)
     try:
         with path.open("rb") as file:
             if zipfile.is_zipfile(file):

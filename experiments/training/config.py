@@ -12,10 +12,16 @@ from experiments.system.errors import ConfigError
 from experiments.training import controls
 from experiments.training.settings import Config, composed, setting
 
-METRICS = {**channel_grad.METRICS, "centralization": controls.Centralization}
+METRICS = {
+    **channel_grad.METRICS,
+    "centralization": controls.Centralization,
+    "random_signs": controls.RandomSigns,
+    "learned": controls.Learned,
+}
 DIRECTIONS = ("output", "input", "raster")
 LAYERS = ("conv", "all")
 OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
+METRIC_PLACES = ("before", "after")
 DECOUPLED = ("adamw", "muon")  # weight decay is no part of the gradient
 SCHEDULES = ("step", "cosine", "linear")
 PRECISIONS = ("float32", "bfloat16")
@@ -40,8 +46,8 @@ class _Metric(Config):
         super().__post_init__()
         self.metric()
 
-    def metric(self) -> channel_grad.Metric:
-        """The metric with its numbers."""
+    def metric(self) -> channel_grad.Metric | controls.Control:
+        """The metric with its numbers, or what stands in its place."""
         names = [field.name for field in dataclasses.fields(METRICS[self.name])]
         try:
             return METRICS[self.name](**{name: getattr(self, name) for name in names})
@@ -53,6 +59,8 @@ class _Metric(Config):
 
     def used(self) -> set[str]:
         where = {"direction", "layers"}
+        if self.least_channels > 1:  # Studies from before this setting keep their identity.
+            where |= {"least_channels"}
         if self.name == "l2":
             where = set()
         elif self.name == "centralization":  # always of each output channel
@@ -110,6 +118,16 @@ def _metric_fields() -> list[tuple[str, type, Any]]:
                 choices=LAYERS,
             ),
         ),
+        (
+            "least_channels",
+            int,
+            setting(
+                1,
+                "Channels along the direction below which a layer is left alone; of --direction="
+                "raster, entries of the kernel.",
+                minimum=1,
+            ),
+        ),
     ]
     return fields
 
@@ -163,10 +181,24 @@ class OptimizerConfig(Config):
         "Rescale the metric's gradient, kernel by kernel, to the norm of the plain gradient: a "
         "control that takes the metric's gain away and leaves its direction.",
     )
+    metric_place: str = setting(
+        "before",
+        "Where the metric acts: on the gradient, before weight decay and the optimizer's moments, "
+        "or on the update, after them (sgd and adam).",
+        choices=METRIC_PLACES,
+    )
     metric: MetricConfig = composed(MetricConfig)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if "metric_place" in self.used() and self.name in DECOUPLED:
+            # Its weight decay is part of the update.
+            raise ConfigError("metric_place", "'after'", f"before with --optimizer={self.name}")
 
     def used(self) -> set[str]:
         used = {"name", "learning_rate", "schedule", "metric"}
+        if self.metric_place != "before" and self.metric.name != "l2":
+            used |= {"metric_place"}
         if self.match_norm and self.metric.name != "l2":
             used |= {"match_norm"}
         if self.name == "sgd":

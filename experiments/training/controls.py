@@ -6,10 +6,12 @@ They stand where a metric stands: first in the chain, on the gradient of the los
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import zlib
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import channel_grad
@@ -55,6 +57,94 @@ def centralize(layers: str) -> optax.GradientTransformation:
         return jax.tree_util.tree_map_with_path(centralized, updates)
 
     return optax.stateless(update)
+
+
+class Control(Protocol):
+    """What stands in the place of a metric."""
+
+    def transformation(self, where: channel_grad.AxisSpec) -> optax.GradientTransformation:
+        """The transformation along the axes of a specification."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomSigns:
+    """A placebo of the re-weighted L2 metric: `f + lam * s * mean(s * f)` with random signs s.
+
+    It scales one direction along the axis by 1 + lam, as re-weighted L2 scales the mean. The signs
+    are drawn once for each kernel, from its path: they do not change with the seed of a trial.
+    """
+
+    lam: float = dataclasses.field(
+        default=1.0,
+        metadata={"help": "Weight of the direction of random signs, > -1.", "above": -1.0},
+    )
+
+    def __post_init__(self) -> None:
+        if not self.lam > -1:
+            raise ValueError(f"lam: got {self.lam!r}; accepted: a finite number > -1")
+
+    def transformation(self, where: channel_grad.AxisSpec) -> optax.GradientTransformation:
+        """The transformation along the axes of a specification."""
+        return random_signs(self.lam, where)
+
+
+def random_signs(lam: float, where: channel_grad.AxisSpec) -> optax.GradientTransformation:
+    """`RandomSigns` along the axes of a specification.
+
+    Example:
+      >>> transform = random_signs(1.0, channel_grad.AxisSpec(-1))
+      >>> update, _ = transform.update(jnp.array([[1.0, 3.0]]), optax.EmptyState())
+      >>> update.tolist() in ([[3.0, 5.0]], [[0.0, 4.0]])  # equal or opposite signs
+      True
+    """
+
+    def update(updates: Any, params: Any) -> Any:
+        del params
+        axes = where.resolve(updates)
+
+        def one(path, f):
+            if axes[path] is None:
+                return f
+            shape = [n if axis in axes[path] else 1 for axis, n in enumerate(f.shape)]
+            seed = zlib.crc32(jax.tree_util.keystr(path).encode())
+            drawn = np.random.default_rng(seed).choice([-1.0, 1.0], shape)
+            signs = jnp.asarray(drawn, f.dtype)
+            return f + lam * signs * jnp.mean(signs * f, axis=axes[path], keepdims=True)
+
+        return jax.tree_util.tree_map_with_path(one, updates)
+
+    return optax.stateless(update)
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """`channel_grad.scale_by_learned_metric`, as a choice beside the metrics."""
+
+    root_power: float = dataclasses.field(
+        default=0.5, metadata={"help": "Power of the inverse root.", "minimum": 0.0}
+    )
+    moment_decay: float = dataclasses.field(
+        default=0.95, metadata={"help": "Decay of the gradients' second moment.", "minimum": 0.0}
+    )
+    root_damping: float = dataclasses.field(
+        default=0.01,
+        metadata={"help": "Added to the eigenvalues, whose mean is scaled to 1.", "above": 0.0},
+    )
+    root_every: int = dataclasses.field(
+        default=20, metadata={"help": "Steps from one root to the next.", "minimum": 1}
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.moment_decay < 1:
+            got = repr(self.moment_decay)
+            raise ValueError(f"moment_decay: got {got}; accepted: a number >= 0 and < 1")
+
+    def transformation(self, where: channel_grad.AxisSpec) -> optax.GradientTransformation:
+        """The transformation along the axes of a specification."""
+        return channel_grad.scale_by_learned_metric(
+            self.root_power, self.moment_decay, self.root_damping, self.root_every, axes=where
+        )
 
 
 def match_norm(transform: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -56,7 +56,12 @@ def metric_transform(
     if config.name == "centralization":
         return controls.centralize(config.layers)
     where = axes(config.direction, config.layers) if where is None else where
-    return channel_grad.scale_by_metric(config.metric(), axes=where)
+    if config.least_channels > 1:
+        where = where.at_least(config.least_channels)
+    metric = config.metric()
+    if isinstance(metric, channel_grad.Metric):
+        return channel_grad.scale_by_metric(metric, axes=where)
+    return metric.transformation(where)
 
 
 def axes(direction: str, layers: str) -> channel_grad.AxisSpec:
@@ -86,7 +91,7 @@ def make_optimizer(
     where: channel_grad.AxisSpec | None = None,
     adam: Callable[[optax.Schedule], optax.GradientTransformation] = optax.adam,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Metric, then weight decay, then the optimizer; and the learning rate.
+    """Metric, weight decay, optimizer, or with metric_place "after" the metric last; the schedule.
 
     Args:
       config: the settings.
@@ -102,7 +107,8 @@ def make_optimizer(
     metric = metric_transform(config.metric, where)
     if config.match_norm and config.metric.name != "l2":
         metric = controls.match_norm(metric)
-    chain = [metric]
+    before = config.metric_place == "before" or config.metric.name == "l2"
+    chain = [metric] if before else []
     if weight_decay and config.name not in DECOUPLED:
         chain.append(optax.add_decayed_weights(weight_decay))
     if config.name == "sgd":
@@ -113,7 +119,9 @@ def make_optimizer(
         base = optax.adamw(schedule, weight_decay=weight_decay)
     else:
         base = _muon(schedule, weight_decay)
-    return optax.chain(*chain, base), schedule
+    # The learning rate is a number, so the metric of an update is that number times the metric of
+    # what the moments make of the gradient.
+    return optax.chain(*chain, base, *([] if before else [metric])), schedule
 
 
 def _muon(schedule: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:

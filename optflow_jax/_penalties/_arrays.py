@@ -1,6 +1,7 @@
 """What all penalties share: checks of their arguments, and Euclidean norms."""
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.core
@@ -15,14 +16,23 @@ def widen(name: str, x):
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"{name}: got {x.dtype}; accepted: a floating dtype")
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32)), x.dtype
+    return x.astype(at_least_float32(x.dtype)), x.dtype
+
+
+def at_least_float32(dtype):
+    """A floating dtype, or float32 in place of a narrower one."""
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
 def normalised_axes(name: str, axes: Axes, x) -> tuple[int, ...]:
     """Axes as numbers >= 0; None means all axes."""
     if axes is None:
         return tuple(range(x.ndim))
-    given = (axes,) if isinstance(axes, int) else tuple(axes)
+    given = tuple(axes) if isinstance(axes, Sequence) else (axes,)
+    try:
+        given = tuple(operator.index(a) for a in given)
+    except TypeError:
+        given = ()
     exist = all(-x.ndim <= a < x.ndim for a in given)
     if not given or not exist or len({a % x.ndim for a in given}) < len(given):
         raise ValueError(

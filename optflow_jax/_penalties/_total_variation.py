@@ -11,6 +11,7 @@ from optflow_jax._penalties._arrays import (
     normalised_axes,
     widen,
 )
+from optflow_jax._sharding import numpy_broadcasting
 
 
 def total_variation(x, axes: Axes = (-2, -1), kind: str = "isotropic", epsilon=0.0):
@@ -61,6 +62,7 @@ def total_variation(x, axes: Axes = (-2, -1), kind: str = "isotropic", epsilon=0
     return jnp.sum(lengths, axis=axes).astype(dtype)
 
 
+@numpy_broadcasting
 def prox_total_variation(
     v, step, axes: Axes = (-2, -1), kind: str = "isotropic", iterations: int = 200
 ):

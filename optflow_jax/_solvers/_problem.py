@@ -45,7 +45,7 @@ class Problem(NamedTuple):
         alpha: `(N,)`.
         c: the first right-hand side, `(n, N)`.
         forcing: the other two, f and g, `(2, n, N)`; None for zero.
-        unit: `(N,)`, the unit of the absolute tolerance of u and v: 1 pixel per frame; 0 for
+        unit: `(N,)`, the unit of the absolute tolerance of u and v: 1, two pixels per frame; 0 for
             derivatives, which have a relative tolerance only.
         smoothness: K.
     """

@@ -175,9 +175,9 @@ def test_presets_can_be_called_and_combined():
         "head": {"kernel": jnp.zeros((8, 2))},
     }
     paths = {path_string(path): path for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
-    assert cg.output_axes(paths["conv1/kernel"], kernel) == -1
-    assert cg.output_axes(paths["conv1/bias"], tree["conv1"]["bias"]) is None
-    assert cg.raster(paths["conv1/kernel"], kernel) == (3, 2, 0, 1)
+    assert cg.output_axes.axis(paths["conv1/kernel"], kernel) == -1
+    assert cg.output_axes.axis(paths["conv1/bias"], tree["conv1"]["bias"]) is None
+    assert cg.raster.axis(paths["conv1/kernel"], kernel) == (3, 2, 0, 1)
     assert touched(cg.output_axes, tree) == {"attention/conv/kernel": (3,), "conv1/kernel": (3,)}
     assert touched(cg.output_axes.exclude(r"attention"), tree) == {"conv1/kernel": (3,)}
     assert touched(cg.output_axes.only(r"^att"), tree) == {"attention/conv/kernel": (3,)}

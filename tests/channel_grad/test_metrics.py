@@ -17,6 +17,7 @@ WITH_INNER = [
     L2(),
     ReweightedL2(lam=0.0),
     ReweightedL2(lam=0.7),
+    ReweightedL2(lam=-0.6),
     ReweightedL2(lam=0.7, form="equation"),
     Sobolev(),
     Sobolev(lam=0.3, l2_weight=0.0),
@@ -263,7 +264,7 @@ def test_nan_in_one_filter_leaves_the_others_alone():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ReweightedL2(lam=-1.0), r"lam: got -1\.0; .*>= 0"),
+        (lambda: ReweightedL2(lam=-1.0), r"lam: got -1\.0; .*> -1"),
         (lambda: ReweightedL2(lam=0.0, form="equation"), r"lam: got 0\.0; .*> 0"),
         (lambda: ReweightedL2(lam=float("nan")), "lam: got nan"),
         (lambda: ReweightedL2(form="formula"), "form: got 'formula'; accepted: code, equation"),

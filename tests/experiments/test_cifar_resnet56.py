@@ -11,12 +11,15 @@ import pytest
 
 from experiments import data
 from experiments.cifar_resnet56 import CifarConfig, build
+from experiments.cli import main as command
 from experiments.system.errors import NonFiniteError, UserError
 from experiments.training.checkpoints import read_latest
 from experiments.training.execution import Executor
 from experiments.training.settings import with_settings
+from tests.experiments import tiny
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+TINY = "tests.experiments.tiny"
 SMALL = ("--dataset=digits", "--depth=8", "--epochs=0.2", "--evaluate_every=0.1")
 
 
@@ -80,9 +83,10 @@ def test_metrics_share_the_initialisation_of_a_seed():
 def test_a_non_finite_loss_stops_the_trial_and_keeps_the_last_good_checkpoint(
     run_process, tmp_path
 ):
+    """Of any training command: a small network will do, here and below."""
     done = run_process(
-        "cifar_resnet56", "no", *SMALL, "--schedule=step", "--learning_rate=1e30",
-        "--checkpoint_every=1", f"--workdir={tmp_path}/w",
+        TINY, "no", "--dataset=digits", "--epochs=0.2", "--metric=l2", "--schedule=step",
+        "--learning_rate=1e30", "--checkpoint_every=1", f"--workdir={tmp_path}/w",
     )  # fmt: skip
     assert done.returncode == 1
     assert "training loss became nan" in done.stderr and "learning_rate" in done.stderr
@@ -102,10 +106,11 @@ def test_a_non_finite_loss_stops_the_trial_and_keeps_the_last_good_checkpoint(
     ],
     ids=lambda flags: " ".join(flags),
 )
-def test_a_network_that_is_not_made_of_numbers_is_no_result(flags, run_main, tmp_path):
+def test_a_network_that_is_not_made_of_numbers_is_no_result(flags, tmp_path):
+    experiment = tiny.EXPERIMENT
     with pytest.raises(NonFiniteError, match="became (nan|inf)"):
-        run_main(
-            "cifar_resnet56", "--dataset=digits", "--depth=8", "--epochs=1", *flags,
+        command.call(
+            experiment.main, experiment.define, "--dataset=digits", "--epochs=1", *flags,
             f"--workdir={tmp_path}/w",
         )  # fmt: skip
     (run,) = json.loads((tmp_path / "w/summary.json").read_text())["runs"]
@@ -154,14 +159,12 @@ def test_an_error_is_one_line_and_exit_code_2(tmp_path):
 
 
 def test_a_full_disk_is_one_line_and_resuming_repairs_it(tmp_path, run_process):
-    """Of any training command: a small network will do."""
-    command = "tests.experiments.tiny"
     arguments = ("--dataset=digits", "--epochs=0.2", f"--workdir={tmp_path}/w")
-    full = run_process(command, "full:3", *arguments)
+    full = run_process(TINY, "full:3", *arguments)
     assert full.returncode == 1
     assert full.stderr.startswith("error: no space left") and "--resume" in full.stderr
     assert full.stderr.count("\n") == 1
     assert "Traceback" not in full.stderr
-    resumed = run_process(command, "no", *arguments, "--resume")
+    resumed = run_process(TINY, "no", *arguments, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads((tmp_path / "w/summary.json").read_text())["runs"][0]["n"] == 1

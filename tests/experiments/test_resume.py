@@ -12,14 +12,14 @@ import pytest
 # steps in an epoch, and checkpoints that fall between evaluations.
 COMMAND = "tests.experiments.tiny"
 FLAGS = (
-    *("--dataset=digits", "--batch_size=32", "--metric=sobolev"),
+    *("--dataset=digits", "--batch_size=32", "--metric=learned", "--root_every=7"),
     *("--epochs=0.6", "--evaluate_every=0.3", "--checkpoint_every=5"),
 )
 
 
 def results(workdir):
     """The last checkpoint's arrays and the lines of metrics, without the times."""
-    folder = workdir / "checkpoints" / "sobolev" / "seed_0"
+    folder = workdir / "checkpoints" / "learned" / "seed_0"
     step = max(int(p.name) for p in folder.iterdir() if p.name.isdigit())
     with ocp.StandardCheckpointer() as checkpointer:
         tree = jax.device_get(checkpointer.restore(folder / str(step) / "state"))

@@ -10,6 +10,7 @@ import pytest
 
 from experiments import cityscapes_spade, data
 from experiments import voc_unet as command
+from experiments.data import label_images
 from experiments.data.dataset import Dataset, Split
 from experiments.figures import segmentation as figures
 from experiments.models import resnet_encoder, torchvision_weights
@@ -167,7 +168,7 @@ def test_the_palette_is_that_of_pascal_voc():
         0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 4: (0, 0, 128),
         8: (64, 0, 0), 15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192),
     }  # fmt: skip
-    colors = figures.palette()
+    colors = label_images.voc_palette()
     assert {label: tuple(colors[label].tolist()) for label in expected} == expected
 
 
@@ -179,7 +180,7 @@ def test_the_panel_shows_pictures_truth_and_predictions(few_scenes):
     axes = np.array(figure.axes).reshape(3, 2)
     assert [row[0].get_ylabel() for row in axes] == ["image", "truth", "l2,\nlam=1"]
     shown = axes[1, 1].images[0].get_array()
-    np.testing.assert_array_equal(shown, figures.palette()[truth[1]])
+    np.testing.assert_array_equal(shown, label_images.voc_palette()[truth[1]])
     (legend,) = figure.legends
     assert "void" in [text.get_text() for text in legend.get_texts()]
 

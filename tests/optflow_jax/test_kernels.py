@@ -183,6 +183,48 @@ def test_a_stack_of_2d_kernels_is_not_a_3d_kernel():
     assert optflow_jax.first_convolution(both) == "Conv_0/kernel"
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("conv1_down", "conv2_down", "conv3_down"),
+        ("ScanEncoder_0/Conv_0", "VmapNet_1/Conv_0", "scan/stem"),
+        ("blocks/layers_0", "conv2_d", "my_layer_stack/conv2D"),
+        ("conv2", "scanner", "Conv2Down_0"),
+    ],
+    ids=lambda names: names[0],
+)
+@pytest.mark.parametrize("bias", ["bias", "b"])
+def test_names_do_not_make_a_3d_kernel_a_stack(names, bias):
+    """A bias with one entry for each output channel rules that out; one for each layer does not."""
+    kernels = [np.random.RandomState(i).randn(2, 3, 3, 2, 4) for i in range(3)]
+    plain = {name: {"kernel": k, bias: np.zeros(4)} for name, k in zip(names, kernels, strict=True)}
+    costs = [float(optflow_jax.regularizer(k, solver="cholesky")) for k in kernels]
+    got = optflow_jax.tree_regularizer(plain, where="all", solver="cholesky")
+    np.testing.assert_allclose(got, sum(costs), rtol=1e-5)
+    stacked = {name: layer | {bias: np.zeros((2, 4))} for name, layer in plain.items()}
+    with pytest.raises(ValueError, match="stacks of 2D kernels"):
+        optflow_jax.tree_regularizer(stacked, where="all")
+
+
+def test_a_name_counts_where_no_bias_tells():
+    kernel = np.random.RandomState(0).randn(2, 3, 3, 2, 4)
+    for name in ("ScanBlock_0/Conv_0", "VmapConv_0", "net/__layer_stack/conv", "conv2_d_1"):
+        with pytest.raises(ValueError, match="stacks of 2D kernels"):
+            optflow_jax.first_convolution({name: {"kernel": kernel}})
+    # Another layer of the module is not stacked, so the module is not.
+    tree = {"ScanEncoder_0": {"Conv_0": {"kernel": kernel}, "Norm_0": {"bias": np.zeros(4)}}}
+    assert optflow_jax.first_convolution(tree) == "ScanEncoder_0/Conv_0/kernel"
+    for name in ("conv2_down", "conv2", "scanner"):
+        assert optflow_jax.first_convolution({name: {"kernel": kernel}}) == f"{name}/kernel"
+
+
+def test_the_keys_of_a_state_dict_need_a_layout():
+    tree = {"scan.conv1.weight": np.zeros((4, 2, 2, 3, 3)), "scan.conv1.bias": np.zeros(4)}
+    with pytest.raises(ValueError, match="layout: got None for the leaf 'scan.conv1.weight'"):
+        optflow_jax.tree_regularizer(tree)
+    assert optflow_jax.first_convolution(tree, layout="torch") == "scan.conv1.weight"
+
+
 def test_where_all_and_nnx_paths():
     params = _params()
     convolutions = [params[n]["kernel"] for n in ("Conv_0", "Conv_1", "Conv_10")]

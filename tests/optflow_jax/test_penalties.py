@@ -369,6 +369,29 @@ def test_the_value_at_the_end_of_nnx_s_paths_is_left_out(where):
     assert tree_penalty(l1, state, where=where) == 36
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_leaves_are_widened_before_they_are_summed(dtype):
+    """By hand: 3 * 3 * 256 * 256 * 0.5^2 = 147,456 (inf in float16); 1,003 ones (1,004 in bf16)."""
+    half = {"a": {"kernel": jnp.full((3, 3, 256, 256), 0.5, dtype)}}
+    got = tree_penalty(l2, half)
+    assert (float(got), got.dtype) == (147_456.0, jnp.float32)
+    ones = {"a": {"kernel": jnp.ones(1003, dtype)}, "b": {"kernel": jnp.ones(1, jnp.float32)}}
+    assert float(tree_penalty(l1, ones)) == 1004.0
+    assert float(tree_penalty(lambda w: jnp.abs(w), {"kernel": jnp.ones(1003, dtype)})) == 1003.0
+    slope = jax.grad(lambda tree: tree_penalty(l1, tree))(ones)
+    assert slope["a"]["kernel"].dtype == dtype
+    np.testing.assert_array_equal(slope["a"]["kernel"], 1)
+
+
+@pytest.mark.parametrize("axis", [np.int64(1), np.int32(-1), (np.int64(1),), [1]])
+def test_integers_of_any_kind_are_axes(axis):
+    x = jnp.array([[1.0, -2.0], [3.0, 0.5]])
+    np.testing.assert_allclose(l1(x, axis=axis), [3.0, 3.5])
+    np.testing.assert_allclose(group_lasso(x, axis=axis), np.sqrt([5.0, 9.25]).sum(), rtol=1e-6)
+    with pytest.raises(ValueError, match="axis: got 1.0"):
+        l1(x, axis=1.0)
+
+
 def test_kernels_are_the_default_and_optflow_is_one_of_the_penalties():
     assert tree_penalty(l2, PARAMS) == 9 + 4 + 24
     found, expected = jax.jit(

@@ -17,6 +17,8 @@ import shutil
 import sys
 from collections.abc import Iterator
 
+import numpy as np
+
 from experiments.data import label_images, store
 from experiments.data.prepare import label_lists
 from experiments.data.prepare.jobs import (
@@ -91,8 +93,10 @@ def prepare(
         pool(workers) as run,
         staging(data_dir, label_images.KINDS[name].folder, resume=True) as folder,
     ):
-        stamps, skipped = _check(folder, splits, form, run, workers)
+        stamps, skipped, found = _check(folder, splits, form, run, workers)
         _require_share(source, splits, skipped, max_skipped)
+        if name == "cityscapes":
+            _require_ids(source, splits, found)
         usable = {
             split: [picture for picture in found if picture.name not in skipped]
             for split, found in splits.items()
@@ -154,8 +158,8 @@ def _has_changed(manifest, splits: Splits, form: Form, run, workers: int) -> boo
 
 def _check(
     folder: pathlib.Path, splits: Splits, form: Form, run, workers: int
-) -> tuple[dict[str, list], dict[str, str]]:
-    """By picture the stamps of those that can be used, and why the others cannot."""
+) -> tuple[dict[str, list], dict[str, str], dict[str, list[int]]]:
+    """By picture the stamps of those that can be used, why the others cannot, and their ids."""
     journal = folder / _CHECKED
     before = dict(_readable(complete_lines(journal)))
     found, jobs = {}, []
@@ -165,7 +169,7 @@ def _check(
         stamp = None
         with contextlib.suppress(OSError):
             stamp = picture.stamp()
-        if stamp is not None and known.get("stamp") == stamp:
+        if stamp is not None and known.get("stamp") == stamp and "ids" in known:
             found[picture.name] = known
         else:
             jobs.append((picture, form))
@@ -178,7 +182,8 @@ def _check(
             if "error" in result:
                 print(f"skipped: {name}: {result['error']}", file=sys.stderr, flush=True)
     stamps = {name: result["stamp"] for name, result in found.items() if "stamp" in result}
-    return stamps, {name: found[name]["error"] for name in found if name not in stamps}
+    errors = {name: found[name]["error"] for name in found if name not in stamps}
+    return stamps, errors, {name: found[name]["ids"] for name in stamps}
 
 
 def _write(
@@ -226,8 +231,10 @@ def _write(
 def _examine(job) -> tuple[str, dict]:
     picture, form = job
     try:
-        read(picture, form)
-        return picture.name, {"stamp": picture.stamp()}
+        arrays = read(picture, form)
+        # Edges are marked by a number of ids more; VOC has no edges, and its labels are not asked.
+        ids = np.unique(arrays.get("edges", 0) % len(label_images.CITYSCAPES_IDS)).tolist()
+        return picture.name, {"stamp": picture.stamp(), "ids": ids}
     except (Unreadable, OSError) as error:
         return picture.name, {"error": str(error)}
 
@@ -280,6 +287,27 @@ def _require_share(source: str, splits: Splits, skipped: dict[str, str], most: f
             f"at most {100 * most:g} %; complete the folder and run the same command again, or "
             "allow more with --max_skipped",
         )
+
+
+def _require_ids(source: str, splits: Splits, ids: dict[str, list[int]]) -> None:
+    """Raises where the labels of a city of Cityscapes look like training ids.
+
+    Those are 0 to 18 and a number for void, 255 or 19. Of the ids, the commonest of things (cars,
+    vegetation, sky, persons) are above; a single picture may have none, but not a city.
+    """
+    cities: dict[str, set[int]] = {}
+    for picture in (picture for found in splits.values() for picture in found):
+        city = os.path.dirname(picture.labels)
+        cities.setdefault(city, set()).update(ids.get(picture.name, ()))
+    for city, found in cities.items():
+        found -= {len(label_images.CITYSCAPES_IDS) - 1}  # stored as 255
+        if found and max(found) <= len(label_images.CITYSCAPES_TRAINED):
+            raise ConfigError(
+                "source",
+                f"{source}, where the labels in {city} are {min(found)} to {max(found)} alone, as "
+                "training ids are",
+                "labelIds.png with Cityscapes's own ids (7 is road, 23 is sky, 26 is car)",
+            )
 
 
 def _provenance(name: str, form: Form, usable: Splits, skipped: dict[str, str]) -> str:

@@ -147,7 +147,7 @@ def _is_name(text: str) -> bool:
 def _names(path: pathlib.Path) -> list[str]:
     """The names in a list of Pascal VOC, one in each line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the list {path} cannot be read: {error}") from error
     names = []

@@ -68,6 +68,8 @@ def read(picture: Picture, form: Form) -> dict[str, np.ndarray]:
                 f"{image.size[0]} x {image.size[1]}"
             )
     image = image.convert("RGB")
+    if labels.mode == "P":
+        labels = _by_color(labels, form.dataset)
     _check_labels(np.asarray(labels), form.dataset)
     if form.dataset == "voc":
         return _on_a_square(image, labels, form.size)
@@ -83,6 +85,36 @@ def read(picture: Picture, form: Form) -> dict[str, np.ndarray]:
         "labels": trained[ids],
         "edges": ids + edges,
     }
+
+
+def _by_color(labels, dataset: str):
+    """Labels as a gray picture, from one with a palette.
+
+    Programs that save a picture again give its colors other numbers, so the colors say what the
+    labels are: those of Pascal VOC, or the gray of the label itself.
+    """
+    from PIL import Image
+
+    numbers = np.asarray(labels)
+    used = np.unique(numbers).tolist()
+    palette = np.array(labels.getpalette("RGB")).reshape(-1, 3).tolist()
+    colors = [tuple(palette[number]) if number < len(palette) else () for number in used]
+    accepted = [{(gray,) * 3: gray for gray in range(256)}]
+    if dataset == "voc":
+        known = [tuple(color) for color in label_images.voc_palette().tolist()]
+        if colors == [known[number] for number in used]:
+            return Image.fromarray(numbers)
+        of_voc = (*range(len(label_images.VOC_CLASSES)), label_images.VOID)
+        accepted.insert(0, {known[label]: label for label in of_voc})
+    for meaning in accepted:
+        if len(set(colors) & set(meaning)) == len(colors):
+            table = np.zeros(256, np.uint8)
+            table[used] = [meaning[color] for color in colors]
+            return Image.fromarray(table[numbers])
+    strange = [color for color in colors if color not in accepted[0]]
+    found = f"the color {strange[0]}" if strange else "one color for several labels"
+    colored = "colors that are all Pascal VOC's" if dataset == "voc" else "gray, the ids"
+    raise Unreadable(f"labels with {found}, instead of {colored}")
 
 
 def _on_a_square(image, labels, size: int) -> dict[str, np.ndarray]:

@@ -86,12 +86,21 @@ def fetch(package: Package, folder: pathlib.Path) -> pathlib.Path:
         raise UserError(f"`{shown}` cannot be run: {error}; or {otherwise}") from error
     files = [path for path in folder.iterdir() if path.is_file()]
     if ran.returncode or len(files) != 1:
-        said = [line for line in (ran.stderr + ran.stdout).splitlines() if line.strip()]
+        said = " | ".join(_reason(package.program, ran.stderr + ran.stdout))
         raise UserError(
-            f"`{shown}` failed with exit code {ran.returncode}: {' | '.join(said[-3:])}. Check the "
-            f"connection and run the same command again, or {otherwise}"
+            f"`{shown}` failed with exit code {ran.returncode}: {said}. Check the connection and "
+            f"run the same command again, or {otherwise}"
         )
     return files[0]
+
+
+def _reason(program: str, output: str) -> list[str]:
+    """The lines that say why a program failed: apt-get ends with them, npm begins with them."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    if program != "npm":
+        return lines[-3:]
+    own = [line for line in lines if line.startswith(("npm error ", "npm ERR! "))]
+    return (own or lines)[:4]
 
 
 def unpack(package: Package, archive: pathlib.Path) -> Splits:

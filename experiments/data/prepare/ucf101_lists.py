@@ -148,14 +148,16 @@ def cut_validation(videos: dict[str, list[Video]]) -> dict[str, list[Video]]:
 
 def _with_files(folder: pathlib.Path, videos: list[Video]) -> list[Video]:
     """The videos with their files; some names differ in case between the lists and the files."""
+    actions = {video.name.partition("/")[0].lower() for video in videos}
     at = {
-        name: {path.name.lower(): path for path in (folder / name).glob("*")}
-        for name in {video.name.partition("/")[0] for video in videos}
+        f"{action.name}/{path.name}".lower(): path
+        for action in folder.iterdir()
+        if action.name.lower() in actions
+        for path in action.glob("*")
     }
     found = []
     for video in videos:
-        action, _, name = video.name.partition("/")
-        path = at[action].get(name.lower(), folder / video.name)
+        path = at.get(video.name.lower(), folder / video.name)
         found.append(dataclasses.replace(video, source=VideoFile(str(path))))
     return found
 
@@ -163,6 +165,7 @@ def _with_files(folder: pathlib.Path, videos: list[Video]) -> list[Video]:
 def _read(path: pathlib.Path, names: tuple[str, ...], labelled: bool) -> Iterator[Video]:
     """The videos of one list; the number of the class may also stand in a test list."""
     accepted = "CLASS/v_CLASS_gNN_cMM.avi" + (" NUMBER" if labelled else "")
+    labels = {name.lower(): label for label, name in enumerate(names)}
     seen = set()
 
     def refuse(place: str, line: str, wanted: str) -> NoReturn:
@@ -175,12 +178,13 @@ def _read(path: pathlib.Path, names: tuple[str, ...], labelled: bool) -> Iterato
         parts = _NAME.fullmatch(file)
         if parts is None or parts["action"].lower() != action.lower() or labelled > bool(number):
             refuse(place, line, accepted)
-        if action not in names:
+        if action.lower() not in labels:
             refuse(place, line, "the classes of classInd.txt")
+        label = labels[action.lower()]
+        name = f"{names[label]}/{file}"
         if name in seen:
             refuse(place, line, "each video once")
         seen.add(name)
-        label = names.index(action)
         if number and number != str(label + 1):
             refuse(place, line, f"the number {label + 1}, which classInd.txt gives {action}")
         yield Video(name, label, int(parts["group"]))
@@ -189,7 +193,7 @@ def _read(path: pathlib.Path, names: tuple[str, ...], labelled: bool) -> Iterato
 def _lines(path: pathlib.Path) -> Iterator[tuple[str, str]]:
     """The lines that are not empty, each with its place for errors."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the list {path} cannot be read: {error}") from error
     lines = [(f"{path}, line {i}", line.strip()) for i, line in enumerate(text.splitlines(), 1)]

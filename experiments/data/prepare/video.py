@@ -6,7 +6,6 @@ video 4 clips of 16 frames, equally spaced in time; a centre crop of 224x224, do
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import os
@@ -30,7 +29,7 @@ class Unreadable(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class VideoFile:
-    """A video file, decoded by PyAV; frames are rotated as the file says."""
+    """A video file, decoded by PyAV; frames are turned and mirrored as the file says."""
 
     path: str
 
@@ -42,7 +41,7 @@ class VideoFile:
         """(frames, height, width), by decoding all frames.
 
         Raises:
-          Unreadable: missing, empty, not a video, or truncated.
+          Unreadable: missing, empty, not a video, truncated, or a frame of it is damaged.
         """
         with _opened(self.path) as container:
             stream = container.streams.video[0]
@@ -54,7 +53,7 @@ class VideoFile:
             if frames < _least(stream.frames) and not _reaches_the_end(container, stream, last):
                 raise Unreadable(f"damaged: {frames} of {stream.frames} frames")
             height, width = last.height, last.width
-            return (frames, width, height) if _quarter_turns(last) % 2 else (frames, height, width)
+            return (frames, width, height) if _orientation(last)[0] else (frames, height, width)
 
     def pick(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
         """The frames of these increasing indices, RGB uint8 (H, W, 3)."""
@@ -62,8 +61,7 @@ class VideoFile:
         with _opened(self.path) as container:
             for index, frame in enumerate(_decoded(container, container.streams.video[0])):
                 if index in wanted:
-                    pixels = frame.to_ndarray(format="rgb24")
-                    yield np.ascontiguousarray(np.rot90(pixels, _quarter_turns(frame)))
+                    yield _upright(frame)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,15 +210,32 @@ def _opened(path: str):
 
 
 def _decoded(container, stream) -> Iterator:
-    """The frames; packets that cannot be decoded are left out, as FFmpeg's own program does."""
+    """The frames, none of them damaged.
+
+    A decoder conceals what it cannot decode, and says so in a flag of the frame at most. With
+    "explode" it raises an error where it notices, which decoders with several threads may lose.
+    Formats without redundancy (FFV1, HEVC) may notice nothing.
+
+    Raises:
+      Unreadable: a part of the video cannot be decoded.
+    """
     import av
 
+    stream.codec_context.thread_count = 1
+    stream.codec_context.options = {"err_detect": "explode"}
+    count = 0
     try:
         for packet in container.demux(stream):
-            with contextlib.suppress(av.FFmpegError):
-                yield from packet.decode()
+            for frame in packet.decode():
+                if frame.is_corrupt:
+                    raise Unreadable(f"damaged: frame {count} of {stream.frames}")
+                yield frame
+                count += 1
+            if packet.is_corrupt:
+                raise Unreadable(f"damaged: cut off at frame {count} of {stream.frames} frames")
     except av.FFmpegError as error:
-        raise Unreadable(f"reading fails: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise Unreadable(f"damaged: {reason} at frame {count} of {stream.frames} frames") from error
 
 
 def _image(encoded: bytes) -> np.ndarray:
@@ -258,9 +273,30 @@ def _reaches_the_end(container, stream, last) -> bool:
     return end - begin >= _least(shown)
 
 
-def _quarter_turns(frame) -> int:
-    """By how many quarters of a turn a frame is rotated counterclockwise to be shown."""
-    return round(frame.rotation / 90) % 4
+def _upright(frame) -> np.ndarray:
+    """The pixels of a frame as they are to be shown, RGB uint8 (H, W, 3)."""
+    pixels = frame.to_ndarray(format="rgb24")
+    transposed, upside_down, mirrored = _orientation(frame)
+    pixels = pixels.transpose(1, 0, 2) if transposed else pixels
+    pixels = pixels[::-1] if upside_down else pixels
+    return np.ascontiguousarray(pixels[:, ::-1] if mirrored else pixels)
+
+
+def _orientation(frame) -> tuple[bool, bool, bool]:
+    """Whether rows and columns are exchanged, and then which of them are reversed.
+
+    The display matrix (a, b, u, c, d, v, ...) of a file moves the pixel (x, y) to
+    (a x + c y, b x + d y). Its scale is ignored.
+    """
+    from av.sidedata.sidedata import Type
+
+    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    if data is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(data, np.int32, 5).tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return True, b < 0, c < 0
+    return False, d < 0, a < 0
 
 
 def _stamp(path: str) -> list[int]:

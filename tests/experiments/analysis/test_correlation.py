@@ -3,7 +3,9 @@
 import csv
 import json
 import pathlib
+import re
 
+import ml_dtypes
 import numpy as np
 import pytest
 import scipy.stats
@@ -46,6 +48,7 @@ def test_numbers_table_and_figures_of_a_file(run, tmp_path, capsys):
     out = run(kernels=str(path))
     printed = capsys.readouterr().out
     assert "net.npz: 3 kernels, layout HWIO (guessed from the format)" in printed
+    assert "left out: steps: dtype int64, no floating-point weights" in printed.splitlines()
     layers = json.loads((out / "correlation.json").read_text())
     assert list(layers) == list(KERNELS)
     for name, layer in layers.items():
@@ -74,6 +77,68 @@ def test_numbers_table_and_figures_of_a_file(run, tmp_path, capsys):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (out / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     assert not [p for p in out.iterdir() if p.name.startswith(".")]
+
+
+def with_bad(value):
+    kernel = KERNELS["first/kernel"].copy()
+    kernel[0, 1, 2, 3] = value
+    return kernel
+
+
+# What a file may hold beside good kernels, and why it is left out.
+BAD = {
+    "nan": (with_bad(np.nan), "NaN or infinity"),
+    "inf": (with_bad(-np.inf), "NaN or infinity"),
+    "all nan": (np.full((3, 3, 4, 8), np.nan, np.float32), "NaN or infinity"),
+    "too large": (with_bad(1e300), None),  # It can be analysed.
+    "empty": (np.zeros((3, 3, 0, 8)), r"shape \(3, 3, 0, 8\)"),
+    "complex": (np.ones((3, 3, 4, 8), complex), "dtype complex128"),
+    "quantized": (np.ones((3, 3, 4, 8), np.int8), "dtype int8"),
+    "pickled": (np.array([None]), "objects"),
+}
+
+
+def test_kernels_that_cannot_be_used_are_named_and_left_out(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "draw", lambda *_: None)
+    good = {"first/kernel": KERNELS["first/kernel"].astype(ml_dtypes.bfloat16)}
+    bad = {name: kernel for name, (kernel, _) in BAD.items()}
+    np.savez(tmp_path / "net.npz", bias=np.ones(12), **good, **bad)
+    out = run(kernels=str(tmp_path / "net.npz"), samples=9)
+    assert list(json.loads((out / "correlation.json").read_text())) == ["first/kernel", "too large"]
+    printed = capsys.readouterr().out
+    assert "net.npz: 2 kernels, layout HWIO" in printed
+    left_out = json.loads((out / "summary.json").read_text())["source"]["left_out"]
+    reasons = {name: reason for name, (_, reason) in BAD.items() if reason}
+    assert set(left_out) == set(reasons)
+    for name, reason in reasons.items():
+        assert re.search(reason, left_out[name]), left_out[name]
+        assert re.search(rf"left out: .*\b{name}\b.*: .*{reason}", printed)
+    with pytest.raises(ConfigError, match="^layer: got nan, which was left out: NaN or infinity; "):
+        run(kernels=str(tmp_path / "net.npz"), layer="nan")
+    del bad["too large"]
+    np.savez(tmp_path / "bad.npz", **bad)
+    with pytest.raises(
+        UserError, match="^bad.npz: has no .*; left out: .*nan.*: NaN or inf"
+    ) as told:
+        run(kernels=str(tmp_path / "bad.npz"))
+    assert "\n" not in str(told.value)
+
+
+def test_a_trial_with_nan_is_named(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "draw", lambda *_: None)
+    for seed in range(3):
+        kernels = {"good": KERNELS["first/kernel"], "bad": with_bad(np.nan if seed == 1 else 1.0)}
+        params = {name: {"kernel": kernel} for name, kernel in kernels.items()}
+        folder = tmp_path / "w" / "checkpoints" / "l2" / f"seed_{seed}"
+        Checkpoints(folder).save(5, {"state": {"params": params}})
+    out = run(workdir=str(tmp_path / "w"), samples=9)
+    runs = json.loads((out / "runs.json").read_text())
+    assert np.isfinite(runs["l2"]["output"]["trials"]).all()
+    said = "left out: l2, seed 1, bad/kernel: NaN or infinity"
+    assert said in capsys.readouterr().out.splitlines()
+    assert np.isfinite(
+        json.loads((out / "correlation.json").read_text())["bad/kernel"]["output"]
+    ).all()
 
 
 def test_layouts_give_the_same_numbers(tmp_path):

@@ -50,10 +50,26 @@ def save_gray(labels, path):
     Image.fromarray(labels).save(path)
 
 
+# Of Pascal VOC's development kit: the colors of labels 0 to 20, and of void.
+VOC_COLORS = (
+    *((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128)),
+    *((0, 128, 128), (128, 128, 128), (64, 0, 0), (192, 0, 0), (64, 128, 0), (192, 128, 0)),
+    *((64, 0, 128), (192, 0, 128), (64, 128, 128), (192, 128, 128), (0, 64, 0), (128, 64, 0)),
+    *((0, 192, 0), (128, 192, 0), (0, 64, 128)),
+)
+VOID_COLOR = (224, 224, 192)
+
+
+def voc_palette():
+    """uint8 (256, 3); labels that VOC does not have are white."""
+    palette = np.full((256, 3), 255, np.uint8)
+    palette[:21], palette[255] = VOC_COLORS, VOID_COLOR
+    return palette
+
+
 def save_palette(labels, path):
-    image = Image.fromarray(labels)
-    image = image.copy()
-    image.putpalette(np.random.default_rng(0).integers(0, 256, 768, dtype=np.uint8).tobytes())
+    image = Image.fromarray(labels).copy()
+    image.putpalette(voc_palette().tobytes())
     assert image.mode == "P"
     image.save(path)
 

