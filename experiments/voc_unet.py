@@ -120,8 +120,9 @@ class UnetConfig(Config):
         return super().used() - unused
 
 
-# The paper gives the learning rate and the batch size; momentum, weight decay, the loss and the
-# crops are those of the repository that it names; the number of epochs is ours.
+# The paper gives the learning rate and the batch size; momentum, weight decay and the crops are
+# those of the repository that it names. That trains with the Lovasz loss alone, a cosine with
+# restarts, and void as background; cross-entropy, one cosine, no void and the epochs are ours.
 PAPER = {
     "learning_rate": 7e-3,
     "batch_size": 2,

@@ -32,8 +32,13 @@ class Sobolev(Metric):
     h is the gradient for ``mean(k1) mean(k2) + lam <n d k1, n d k2>``, d the cyclic forward
     difference and n the length of the axis. The paper adds it "to a scaled version of the L2
     gradient" so as not to smooth too much, without giving the scale; ``l2_weight=0`` is the pure
-    gradient, times lam, as its listing returns it. Note that ``lam * h`` is ``lam * mean(f)`` plus
-    a smooth part that does not depend on lam.
+    gradient, times lam, as its listing returns it.
+
+    ``lam * h`` is ``lam * mean(f)`` plus a smooth part that does not depend on lam, and that is
+    small: its largest eigenvalue is ``1 / (4 n^2 sin^2(pi / n))``, 0.026 for 16 channels. So with
+    ``l2_weight=1``, the default, this is re-weighted L2 for every lam: on white noise along 16 (64)
+    channels the two gradients differ by 0.9 (0.5) %. The smooth part matters where ``l2_weight`` is
+    0.03 or less.
 
     * ``discretization="exact"``: h solves ``mean(h) - lam n^2 (h[o+1] - 2 h[o] + h[o-1]) = f[o]``.
       It has the mean of f.

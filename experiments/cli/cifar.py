@@ -45,8 +45,10 @@ def presets(
     """The presets quick and paper.
 
     paper is section 4 of Channel-directed gradients, after Osher et al.: the learning rate is
-    divided by 10 every 40 of 160 epochs. quick is for a few minutes of two cores: small batches and
-    a short cosine.
+    divided by 10 every 40 epochs. The paper does not say how many there are; the code of Osher et
+    al. runs 200. Theirs has Nesterov's momentum, begins it anew at each division, and prints the
+    best test accuracy over epochs; ours has none of these (docs/deviations.md). quick is for a few
+    minutes of two cores: small batches and a short cosine.
 
     Args:
       sgd_rate: the learning rate of sgd.

@@ -15,10 +15,10 @@ from typing import Any
 from absl import flags
 
 from experiments import data
+from experiments.cli import confirming, tuning
 from experiments.cli import devices as cli_devices
 from experiments.cli import flags as settings_flags
 from experiments.cli import main as command
-from experiments.cli import tuning
 from experiments.cli.flags import Presets
 from experiments.data.dataset import Dataset
 from experiments.data.validation import with_validation
@@ -165,6 +165,7 @@ def _define_sweeps(values: flags.FlagValues, experiment: Experiment) -> None:
         f"flags; the best by validation is reported. Drawn are {_searched(experiment.config)}.",
         **where,
     )  # fmt: skip
+    confirming.define(values, where)
     tuning.define(values, where)
 
 
@@ -191,6 +192,7 @@ def _main(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
 def _train(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
     _take_defaults(experiment, values)
     seeds = _seeds(values)
+    fresh = confirming.asked(values, seeds)
     if values.checkpoint_every is not None:
         at_least("checkpoint_every", values.checkpoint_every, 1)
     if values.resume and values.workdir is None:
@@ -202,7 +204,8 @@ def _train(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
         values, experiment.config, experiment.presets, dataset, **experiment.recorded(dataset)
     )
     runs = _runs(experiment, values, baseline)
-    several = bool(values.sweep) or values.random_search is not None
+    searched = values.random_search is not None
+    several = bool(values.sweep) or searched
     where = cli_devices.chosen(values)
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     values["workdir"].value = values.workdir or f"runs/{experiment.name}-{stamp}"
@@ -222,6 +225,7 @@ def _train(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
         tuning.check_unchanged(tune, path, values.resume)
         runs, tuned = tuning.choose(tune, runs, dataset, values.validation, path, train)
     summary = train(runs, dataset, workdir=path, seeds=seeds)
+    confirmed = confirming.confirm(summary, runs, fresh, dataset, path, train, searched)
     if not processes.is_first():
         return summary
     figures.draw(path, summary)
@@ -231,11 +235,11 @@ def _train(experiment: Experiment, values: flags.FlagValues) -> dict[str, Any]:
     if finished:
         say(f"\n{finished}")
     if several:
-        say(f"\n{conclude(path, summary, searched=values.random_search is not None)}")
+        say(f"\n{conclude(path, summary, searched, confirmed, bool(fresh))}")
     say(f"\nin {path}:")
     names = (p.name for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
     say("  " + "  ".join(sorted(names)))
-    failed = study.failures(summary)
+    failed = study.failures(summary) + (study.failures(confirmed) if confirmed else [])
     if failed:
         trials = "1 trial" if len(failed) == 1 else f"{len(failed)} trials"
         raise NonFiniteError(f"{trials} did not end: {'; '.join(failed)}")
@@ -255,13 +259,21 @@ def _take_defaults(experiment: Experiment, values: flags.FlagValues) -> None:
             values[name].value = value
 
 
-def conclude(path: pathlib.Path, summary: dict[str, Any], searched: bool) -> str:
+def conclude(
+    path: pathlib.Path,
+    summary: dict[str, Any],
+    searched: bool,
+    confirmed: dict[str, Any] | None = None,
+    fresh: bool = False,
+) -> str:
     """Writes conclusions.json or search.json and their figures; the conclusions in words.
 
     Args:
       path: the workdir.
       summary: its summary.json.
       searched: whether the runs come from a random search.
+      confirmed: the summary of what was chosen, on fresh seeds.
+      fresh: whether fresh seeds were asked for.
     """
     headline = statistics.headline_of(summary)
     runs = sweep.ended(summary["runs"], headline)
@@ -271,16 +283,25 @@ def conclude(path: pathlib.Path, summary: dict[str, Any], searched: bool) -> str
         if any(run["n"] for run in summary["runs"]):
             return "nothing is chosen: no validation examples; --validation=0.1 sets some apart"
         return "nothing is chosen: no trial ended"
+    again = None if not fresh else confirmed["runs"] if confirmed else []
     if searched:
-        return _conclude_search(path, summary, runs)
+        return _conclude_search(path, summary, runs, again)
     if not sweep.ended(summary["runs"][:1], headline):
         return "no conclusions: no trial of the baseline ended"
-    conclusions = sweep.conclusions(summary["runs"], headline)
+    conclusions = sweep.conclusions(summary["runs"], headline, again)
     write_json(path / "conclusions.json", conclusions)
-    return sweep.conclusions_table(conclusions, headline)
+    text = sweep.conclusions_table(conclusions, headline)
+    if not fresh:
+        text += "\n\nnot confirmed on fresh seeds; --confirm=N trains what was chosen again"
+    return text
 
 
-def _conclude_search(path: pathlib.Path, summary: dict[str, Any], runs: list[dict]) -> str:
+def _conclude_search(
+    path: pathlib.Path,
+    summary: dict[str, Any],
+    runs: list[dict[str, Any]],
+    again: list[dict[str, Any]] | None,
+) -> str:
     headline = statistics.headline_of(summary)
     drawn = runs[-1]["settings"]
     names = [
@@ -293,13 +314,22 @@ def _conclude_search(path: pathlib.Path, summary: dict[str, Any], runs: list[dic
     chosen = {name: best["settings"][name] for name in names}
     scores = {
         which: statistics.describe(sweep.values(best, which, headline))
+        | {"endpoint": sweep.REPORTED[which]}
         for which in ("validation", "test")
     }
-    write_json(path / "search.json", {"best": best["name"], "settings": chosen, **scores})
     found = ", ".join(f"{name} {value:g}" for name, value in chosen.items())
     number = f"{headline.scale * scores['validation']['mean']:.2f}"
     unit = " %" if headline.percent else ""
-    return f"best by validation ({number}{unit}): {best['name']}, {found}"
+    text = f"best by validation ({number}{unit}): {best['name']}, {found}"
+    result = {"best": best["name"], "settings": chosen, **scores}
+    own = next((run for run in (again or [])[1:] if run["name"] == best["name"]), None)
+    if again and own:
+        result["confirmed"] = sweep.on_fresh_seeds(again[0], own, headline)
+        text += "\n\n" + sweep.confirmed_table(
+            [{"setting": "search", "chosen": best["name"], **result}], headline
+        )
+    write_json(path / "search.json", result)
+    return text
 
 
 def _seeds(values: flags.FlagValues) -> list[int]:

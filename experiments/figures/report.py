@@ -15,6 +15,7 @@ from experiments.figures.files import save
 from experiments.figures.names import plain
 from experiments.figures.training import by_epoch
 from experiments.reports.studies import Column
+from experiments.training import statistics
 
 _SPLITS = ("train", "test")
 
@@ -42,7 +43,7 @@ def histograms(columns: Sequence[Column]) -> Figure:
         }
         everything = np.concatenate(list(values.values()))
         axis.set_title(plain(column.title), fontsize="medium")
-        axis.set_xlabel(f"test {column.headline.label}; dashed: mean")
+        axis.set_xlabel(f"test {column.headline.label} {statistics.LAST}; dashed: mean")
         if not len(everything):
             continue
         edges = np.histogram_bin_edges(everything, bins=max(5, len(everything) // 3))

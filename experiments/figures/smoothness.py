@@ -56,7 +56,7 @@ def against_lambda(summary: dict[str, Any]) -> Figure:
         for lam, values in points:
             axis.plot([lam] * len(values), values, ".", color=color, alpha=0.4, ms=4)
     axis.set_xlabel(r"$\lambda$")
-    axis.set_ylabel(f"test {headline.label}")
+    axis.set_ylabel(f"test {headline.label} {statistics.LAST}")
     axis.set_title(plain(f"{summary['model']} on {summary['dataset']}"))
     trials = max((run["n"] for run in runs), default=0)
     axis.legend(title=f"mean, 95 % interval; dots: trials (n = {trials})", title_fontsize="small")

@@ -119,7 +119,7 @@ def bars(summary: dict[str, Any], headline: Headline) -> Figure:
         low if everything.min() < 0 else max(0.0, low),
         min(high, 100.0) if headline.percent else high,
     )
-    axis.set_xlabel(f"test {headline.label}")
+    axis.set_xlabel(f"test {headline.label} {statistics.LAST}")
     figure.supxlabel("bars: mean with 95 % interval; dots: trials", fontsize="small")
     axis.grid(alpha=0.3, axis="x")
     axis.set_title(_title(summary))

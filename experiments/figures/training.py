@@ -113,7 +113,7 @@ def histogram(summary: dict[str, Any], title: str) -> Figure:
         color, label = f"C{index}", plain(f"{name} (n = {len(numbers)})")
         axis.hist(numbers, bins=edges, alpha=0.5, color=color, label=label)
         axis.axvline(np.mean(numbers), color=color, ls="--", lw=1.5)
-    axis.set_xlabel(f"test {headline.label}; dashed: mean")
+    axis.set_xlabel(f"test {headline.label} {statistics.LAST}; dashed: mean")
     axis.set_ylabel("trials")
     axis.legend()
     axis.set_title(plain(title))

@@ -69,7 +69,7 @@ def table(found: dict[str, Any]) -> str:
     width = max(len(run["run"]) for run in found["runs"])
     lines = [
         f"{where}, of {count} generated from {count} test images of {found['image_size']}, and "
-        f"of {count} real training images from the same; lower is better",
+        f"of {count} real training images from the same, {statistics.LAST}; lower is better",
         f"mean IoU in percent: labels that {network} finds, against the label maps",
         f"{'run':<{width}}" + "".join(f"{name:>{_WIDTH}}" for name in _COLUMNS),
     ]

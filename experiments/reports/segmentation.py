@@ -14,6 +14,7 @@ import numpy as np
 from experiments.data.dataset import Dataset, Split
 from experiments.reports.compared import compared, difference_text, ended
 from experiments.tasks import scores
+from experiments.training import statistics
 from experiments.training.checkpoints import read_latest
 from experiments.training.study import Build, Run
 
@@ -91,8 +92,8 @@ def table(found: dict[str, Any]) -> str:
     }
     width = max(len(run["run"]) for run in found["runs"])
     lines = [
-        f"test scores in percent; gap: train - test; {found['background']} everywhere has "
-        f"mean IoU {100 * found['background_mean_iou']:.2f}",
+        f"test scores in percent, {statistics.LAST}; gap: train - test; {found['background']} "
+        f"everywhere has mean IoU {100 * found['background_mean_iou']:.2f}",
         f"{'run':<{width}}" + "".join(f"{name:>24}" for name in columns),
     ]
     for run in found["runs"]:

@@ -25,6 +25,7 @@ from experiments.training.workdir import parse_metrics
 
 SAME_VALUE, AT_ITS_BEST = "the same value for all", "each at its best"
 _METRIC_SETTINGS = {leaf.flag for leaf in leaves(MetricConfig)}
+_SMOOTH = 0.03  # With an l2_weight above it the smooth part of the Sobolev gradient is small.
 _PREFIXES = ("", "generator_", "discriminator_")
 # What two trainings of one trial on one machine need not share.
 _NOT_RESULTS = ("images_per_second",)
@@ -40,6 +41,7 @@ class Part:
       summary: summary.json; None where no trial has ended.
       metrics: the lines of metrics.jsonl.
       tuning: tuning.json of a study that was tuned, or None.
+      record: the rest of config.json: command, environment, when it was begun.
     """
 
     path: str
@@ -47,6 +49,7 @@ class Part:
     summary: dict[str, Any] | None = None
     metrics: Sequence[dict[str, Any]] = ()
     tuning: dict[str, Any] | None = None
+    record: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def first(self) -> dict[str, Any]:
@@ -176,7 +179,12 @@ def read(path: str) -> Part:
     try:
         settings = config["settings"]
         part = Part(
-            path, settings, _json(folder / "summary.json"), lines, _json(folder / "tuning.json")
+            path,
+            settings,
+            _json(folder / "summary.json"),
+            lines,
+            _json(folder / "tuning.json"),
+            {name: value for name, value in config.items() if name != "settings"},
         )
         settings["dataset"]["fingerprint"], settings["seeds"], part.first["metric"]
         if part.summary is not None:
@@ -242,11 +250,15 @@ def compare(columns: Sequence[Column]) -> list[Row]:
 
 
 def remarks(columns: Sequence[Column]) -> list[str]:
-    """Which trials are missing, came twice or diverged, one line each."""
+    """Which trials are missing, came twice or diverged, and what a name hides, one line each."""
     lines = []
     for column in columns:
-        for run in column.runs:
+        for run, settings in column.runs.items():
             where = f"{column.title}, {run}"
+            weight = settings.get("l2_weight", 0.0)
+            if settings.get("metric") == "sobolev" and weight > _SMOOTH:
+                told = f"sobolev with l2_weight {weight:g} is nearly re-weighted L2 of that weight"
+                lines.append(f"{told}: {where}")
             if column.missing[run]:
                 lines.append(f"missing: {where}, seeds {_seeds(column.missing[run])}")
             if column.diverged(run):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from experiments.reports import paper_results
 from experiments.reports.studies import Row
+from experiments.training import statistics
 from experiments.training.task import Headline
 
 _HEADERS = (
@@ -31,8 +32,8 @@ def markdown(rows: Sequence[Row], remarks: Sequence[str] = ()) -> str:
     parts = []
     for block in _blocks(rows):
         column = block[0].column
-        parts.append(f"## {column.title}\n\nTest {column.headline.label}.")
-        parts.append(_markdown_table(_HEADERS, [_cells(row) for row in block]))
+        parts.append(f"## {column.title}\n\nTest {column.headline.label} {statistics.LAST}.")
+        parts.append(markdown_table(_HEADERS, [_cells(row) for row in block]))
     parts.append(NOTE)
     if remarks:
         parts.append("## Trials\n\n" + "\n".join(f"- {line}" for line in remarks))
@@ -69,7 +70,7 @@ def latex(rows: Sequence[Row]) -> str:
     lines += [_latex_row(_HEADERS), r"\hline"]
     for block in _blocks(rows):
         column = block[0].column
-        title = _escaped(f"{column.title}: test {column.headline.label}")
+        title = _escaped(f"{column.title}: test {column.headline.label} {statistics.LAST}")
         lines.append(rf"\multicolumn{{{len(_HEADERS)}}}{{l}}{{{title}}} \\")
         lines += [_latex_row(_cells(row)) for row in block]
         lines.append(r"\hline")
@@ -94,7 +95,7 @@ def _cells(row: Row) -> list[str]:
         "-" if row.baseline is None else f"{row.baseline}{kind}",
         difference,
         _percent(row.error_reduced),
-        *(_p(p) for p in (row.p_t, row.p_wilcoxon, row.holm_t, row.holm_wilcoxon)),
+        *(p_text(p) for p in (row.p_t, row.p_wilcoxon, row.holm_t, row.holm_wilcoxon)),
         "-" if paper is None else f"{paper.mean:.2f}",
         "-" if paper is None else _percent(paper.error_reduced),
     ]
@@ -109,7 +110,7 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:+.1f} %"
 
 
-def _p(value: float | None) -> str:
+def p_text(value: float | None) -> str:
     return "-" if value is None else f"{value:.2g}"
 
 
@@ -120,7 +121,7 @@ def _blocks(rows: Sequence[Row]) -> list[list[Row]]:
     return list(blocks.values())
 
 
-def _markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [headers, ["---"] * len(headers), *rows]
     return "\n".join("| " + " | ".join(x.replace("|", r"\|") for x in row) + " |" for row in lines)
 
@@ -141,7 +142,7 @@ def _paper() -> str:
     return (
         f"## What the paper reports\n\n{paper_results.PLACE}: test accuracy on CIFAR-10 in percent "
         "(error reduced), means of 25 trials for sgd and of 10 for adam.\n\n"
-        + _markdown_table(headers, rows)
+        + markdown_table(headers, rows)
     )
 
 

@@ -217,7 +217,7 @@ class Length(Config):
     """
 
     batch_size: int = setting(128, "Examples per step.", minimum=1)
-    epochs: float = setting(160.0, "Length of training; may be a fraction.", above=0.0)
+    epochs: float = setting(200.0, "Length of training; may be a fraction.", above=0.0)
     evaluate_every: float = setting(
         1.0, "Epochs between evaluations; may be a fraction.", above=0.0
     )

@@ -10,6 +10,11 @@ import numpy as np
 
 from experiments.training.task import Headline
 
+# When the number of a trial was taken; every table and figure says which.
+LAST, BEST = "at the last evaluation", "at the best validation step"
+_ROUNDING = 1e-12  # of the largest value: differences that are closer are ties
+_MOST_EXACT = 200  # pairs
+
 
 def describe(values: Sequence[float]) -> dict[str, Any]:
     """Mean, sample standard deviation (None for one value) and number of the finite values."""
@@ -47,34 +52,80 @@ def paired(
         the value itself where lower is better. Higher is better by default.
 
     Returns:
-      "difference" (mean), "interval" (Student's t on the paired differences; None below two
-      pairs), "n", and "error_reduced_percent", the share of the baseline's mean error that the
-      other removes (Channel-directed gradients, table 2).
+      "difference" (mean), "interval" (Student's t on the paired differences; None below two pairs
+      and where the differences have no spread, which says nothing about that of other seeds), "n"
+      (pairs of finite numbers; a pair with another is left out), and "error_reduced_percent", the
+      share of the baseline's mean error that the other removes (Channel-directed gradients, table
+      2).
     """
-    seeds = sorted(set(baseline) & set(other))
-    if not seeds:
+    before, after, differences = _pairs(baseline, other)
+    if not len(differences):
         return {"difference": None, "interval": None, "n": 0, "error_reduced_percent": None}
-    before = np.array([baseline[s] for s in seeds])
-    after = np.array([other[s] for s in seeds])
-    interval = None
-    if len(seeds) > 1:
-        from scipy import stats
-
-        if np.ptp(after - before) < 1e-12:  # No spread: the interval is the point itself.
-            interval = [float((after - before)[0])] * 2
-        else:
-            result = stats.ttest_rel(after, before)
-            interval = [float(x) for x in result.confidence_interval(confidence)]
-    higher = headline is None or headline.higher_is_better
-    error = 1 - before.mean() if higher else before.mean()
-    gain = (after.mean() - before.mean()) if higher else (before.mean() - after.mean())
-    reduced = 100 * gain / error if error > 0 else None
+    error = mean_error(before, headline)
+    gain = before.mean() - after.mean()
+    if headline is None or headline.higher_is_better:
+        gain = -gain
     return {
         "difference": float((after - before).mean()),
-        "interval": interval,
-        "n": len(seeds),
-        "error_reduced_percent": None if reduced is None else float(reduced),
+        "interval": _interval(differences, confidence),
+        "n": len(differences),
+        "error_reduced_percent": float(100 * gain / error) if error > 0 else None,
     }
+
+
+def mean_error(values: Sequence[float], headline: Headline | None = None) -> float:
+    """What is left to gain: 1 - mean where higher is better (a share), and the mean where lower."""
+    mean = float(np.mean(values))
+    return 1 - mean if headline is None or headline.higher_is_better else mean
+
+
+def equivalence(
+    baseline: dict[int, float], other: dict[int, float], margin: float, alpha: float = 0.05
+) -> dict[str, Any]:
+    """Whether a paired difference is shown to be smaller than a margin: two one-sided t tests.
+
+    A difference that is not significant may still be large; this test is significant where a
+    difference of -margin or less, and one of margin or more, are both excluded. That is where the
+    interval of confidence 1 - 2 alpha lies between them.
+
+    Args:
+      baseline: the headline number by seed.
+      other: the same of the other run.
+      margin: the least difference that would matter, in the unit of the numbers.
+      alpha: error rate of the test.
+
+    Returns:
+      "margin", "interval" (of confidence 1 - 2 alpha), "p" (the larger of the two one-sided
+      p-values) and "equivalent" (p < alpha). Below two pairs, and where the differences have no
+      spread, the last three are None.
+
+    Raises:
+      ValueError: margin is not a positive number, or alpha is not between 0 and 0.5.
+
+    Source:
+      D. J. Schuirmann, "A comparison of the two one-sided tests procedure and the power approach
+      for assessing the equivalence of average bioavailability", 1987.
+
+    Example:
+      >>> seeds = range(3)
+      >>> same, close = dict.fromkeys(seeds, 0.5), dict(zip(seeds, [0.50, 0.51, 0.49]))
+      >>> equivalence(same, close, margin=0.05)["equivalent"]
+      True
+    """
+    if not 0 < margin < math.inf:
+        raise ValueError(f"margin: got {margin}; accepted: a positive number")
+    if not 0 < alpha < 0.5:
+        raise ValueError(f"alpha: got {alpha}; accepted: a number between 0 and 0.5")
+    _, _, differences = _pairs(baseline, other)
+    interval = _interval(differences, 1 - 2 * alpha)
+    if interval is None:
+        return {"margin": margin, "interval": None, "p": None, "equivalent": None}
+    from scipy import stats
+
+    above = stats.ttest_1samp(differences, -margin, alternative="greater").pvalue
+    below = stats.ttest_1samp(differences, margin, alternative="less").pvalue
+    p = float(max(above, below))
+    return {"margin": margin, "interval": interval, "p": p, "equivalent": p < alpha}
 
 
 def p_values(baseline: dict[int, float], other: dict[int, float]) -> dict[str, float | None]:
@@ -87,7 +138,8 @@ def p_values(baseline: dict[int, float], other: dict[int, float]) -> dict[str, f
     Returns:
       "t", of Student's paired t test (None where all differences are the same number, and below
       two pairs), and "wilcoxon", of the signed-rank test (1 where no pair differs, None without
-      pairs). Both are two-sided.
+      pairs). Both are two-sided. Wilcoxon's counts all assignments of signs to the ranks, so it is
+      exact where differences are tied; beyond 200 pairs that differ it is the normal approximation.
 
     Example:
       >>> p_values({0: 0.5, 1: 0.5, 2: 0.5}, {0: 0.6, 1: 0.8, 2: 0.7})["wilcoxon"]
@@ -95,15 +147,61 @@ def p_values(baseline: dict[int, float], other: dict[int, float]) -> dict[str, f
     """
     from scipy import stats
 
-    seeds = sorted(set(baseline) & set(other))
-    # Shares that differ by the same number of examples are ties; their last bits are not.
-    differences = np.round([other[s] - baseline[s] for s in seeds], 12)
+    _, _, differences = _pairs(baseline, other)
     t = None
-    if len(seeds) > 1 and np.ptp(differences) > 0:
+    if len(differences) > 1 and np.ptp(differences) > 0:
         t = float(stats.ttest_1samp(differences, 0.0).pvalue)
-    if not np.any(differences):
-        return {"t": t, "wilcoxon": 1.0 if seeds else None}
-    return {"t": t, "wilcoxon": float(stats.wilcoxon(differences).pvalue)}
+    return {"t": t, "wilcoxon": _wilcoxon(differences) if len(differences) else None}
+
+
+def _pairs(
+    baseline: dict[int, float], other: dict[int, float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both numbers and their difference, of the seeds for which both are finite.
+
+    Shares that differ by the same number of examples are ties, but for the last bits: differences
+    whose sizes are closer than rounding get one size.
+    """
+    both = [(baseline[s], other[s]) for s in sorted(set(baseline) & set(other))]
+    both = [pair for pair in both if all(x is not None and math.isfinite(x) for x in pair)]
+    before, after = np.array(both, float).reshape(-1, 2).T
+    differences = after - before
+    sizes = np.abs(differences)
+    rounding = _ROUNDING * np.max(np.abs([before, after]), initial=0.0)
+    last = 0.0
+    for index in np.argsort(sizes):
+        if sizes[index] - last > rounding:
+            last = sizes[index]
+        differences[index] = math.copysign(last, differences[index])
+    return before, after, differences
+
+
+def _interval(differences: np.ndarray, confidence: float) -> list[float] | None:
+    if len(differences) < 2 or np.ptp(differences) == 0:
+        return None
+    middle, half = float(differences.mean()), half_interval(differences, confidence)
+    return [middle - half, middle + half]
+
+
+def _wilcoxon(differences: np.ndarray) -> float:
+    """The two-sided p-value of the signed-rank test; pairs that do not differ are left out."""
+    from scipy import stats
+
+    differing = differences[differences != 0]
+    if not len(differing):
+        return 1.0
+    if len(differing) > _MOST_EXACT:
+        return float(stats.wilcoxon(differing).pvalue)
+    # Twice the ranks are integers, also of ties. Count the sign assignments by their sum of ranks.
+    ranks = np.rint(2 * stats.rankdata(np.abs(differing))).astype(int)
+    chance = np.zeros(ranks.sum() + 1)
+    chance[0] = 1.0
+    for rank in ranks:
+        shifted = np.concatenate([np.zeros(rank), chance[:-rank]])
+        chance = (chance + shifted) / 2
+    positive = ranks[differing > 0].sum()
+    tail = min(chance[: positive + 1].sum(), chance[positive:].sum())
+    return min(1.0, float(2 * tail))
 
 
 def spread_ratio(
@@ -137,15 +235,13 @@ def spread_ratio(
       >>> spread_ratio({0: 1.0, 1: 2.0, 2: 3.0}, {0: 2.0, 1: 6.0, 2: 4.0})["ratio"]
       2.0
     """
-    seeds = sorted(set(baseline) & set(other))
-    before = np.array([baseline[seed] for seed in seeds])
-    after = np.array([other[seed] for seed in seeds])
-    if len(seeds) < 3 or np.ptp(before) == 0 or np.ptp(after) == 0:
+    before, after, _ = _pairs(baseline, other)
+    if len(before) < 3 or np.ptp(before) == 0 or np.ptp(after) == 0:
         return {"ratio": None, "interval": None}
     from scipy import stats
 
     ratio = float(np.std(after, ddof=1) / np.std(before, ddof=1))
-    free = len(seeds) - 2
+    free = len(before) - 2
     t = stats.t.ppf((1 + confidence) / 2, free)
     unexplained = max(0.0, 1 - np.corrcoef(before, after)[0, 1] ** 2)
     k = 1 + 2 * unexplained * t**2 / free
@@ -178,7 +274,7 @@ def compare(runs: Sequence[dict[str, Any]], headline: Headline) -> list[dict[str
 
     Args:
       runs: "runs" of summary.json.
-      headline: what is compared, on the test split.
+      headline: what is compared, on the test split at the last evaluation.
     """
     if len(runs) < 2:
         return []
@@ -209,7 +305,7 @@ def table(summary: dict[str, Any]) -> str:
     comparison = {row["run"]: row for row in summary["comparison"]}
     width = max([len(run["name"]) for run in summary["runs"]] + [len("run")])
     lines = [
-        f"test {headline.label} on {summary['dataset']}",
+        f"test {headline.label} {LAST} on {summary['dataset']}",
         f"{'run':<{width}}    mean    std   n   paired difference [95 %]    error reduced",
     ]
 
@@ -223,7 +319,7 @@ def table(summary: dict[str, Any]) -> str:
         row = comparison.get(run["name"])
         if row is not None and row["n"]:
             interval = row["interval"]
-            between = "[one pair]"
+            between = "[one pair]" if row["n"] == 1 else "[no spread]"
             if interval:
                 between = f"[{number(interval[0], 0, '+')}, {number(interval[1], 0, '+')}]"
             reduced = row["error_reduced_percent"]

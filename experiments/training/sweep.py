@@ -24,8 +24,15 @@ from experiments.training.settings import (
 from experiments.training.study import Run
 from experiments.training.task import Headline
 
-# What conclusions report: at the best validation step, at the end, and their difference.
-REPORTED = ("validation", "test", "train", "final_validation", "gap")
+# What conclusions report, each with the endpoint that it was taken at.
+REPORTED = {
+    "validation": statistics.BEST,
+    "test": statistics.BEST,
+    "train": statistics.LAST,
+    "final_validation": statistics.LAST,
+    "final_test": statistics.LAST,
+    "gap": statistics.LAST,
+}
 MOST_RUNS = 10_000
 _SWITCH = {"true": True, "false": False}
 
@@ -162,8 +169,7 @@ def values(run: dict[str, Any], which: str, headline: Headline) -> list[float]:
 
     Args:
       run: one of a summary's "runs".
-      which: "validation" and "test" at the best validation step, "train" and
-        "final_validation" at the end, "gap" their difference.
+      which: one of `REPORTED`; "gap" is "train" - "final_validation".
       headline: the summary's.
     """
     return list(by_seed(run, which, headline).values())
@@ -177,6 +183,7 @@ def by_seed(run: dict[str, Any], which: str, headline: Headline) -> dict[int, fl
         "test": lambda t: t["best"][f"test_{name}"],
         "train": lambda t: t[f"train_{name}"],
         "final_validation": lambda t: t[f"validation_{name}"],
+        "final_test": lambda t: t.get(f"test_{name}"),
         "gap": lambda t: t[f"train_{name}"] - t[f"validation_{name}"],
     }[which]
     return {t["seed"]: take(t) for t in run["trials"] if "best" in t}
@@ -193,47 +200,112 @@ def swept(run: dict[str, Any]) -> str | None:
     return name if equals else None
 
 
-def conclusions(runs: Sequence[dict[str, Any]], headline: Headline) -> list[dict[str, Any]]:
+def chosen(runs: Sequence[dict[str, Any]], headline: Headline) -> dict[str, dict[str, Any]]:
+    """For each swept setting the run with the best validation headline; the baseline competes."""
+    baseline, *others = runs
+    names = [name for name in dict.fromkeys(swept(run) for run in others) if name]
+    return {
+        name: best_by_validation(
+            [baseline, *ended([run for run in others if swept(run) == name], headline)], headline
+        )
+        for name in names
+    }
+
+
+def conclusions(
+    runs: Sequence[dict[str, Any]],
+    headline: Headline,
+    confirmed: Sequence[dict[str, Any]] | None = None,
+) -> list[dict[str, Any]]:
     """For each swept setting its value with the best validation headline, against the baseline.
 
-    The value is chosen on the validation split (the baseline's own value competes), the headline
-    reported on the test split, so the choice does not flatter it.
+    Validation and test results of one network rise and fall together, so the value that is chosen
+    on some seeds looks too good in the test results of the same seeds, although the choice does not
+    see them. Only trials of other seeds tell what the value is worth.
+
+    Args:
+      runs: of the sweep's summary, the baseline first.
+      headline: the summary's.
+      confirmed: the baseline and the chosen runs, trained on seeds that did not choose.
 
     Returns:
       For each setting: "setting", the chosen run's "name", and for each of `REPORTED` the mean,
-      std, n and the paired difference to the baseline with its 95 % interval.
+      std, n, the paired difference to the baseline with its 95 % interval, and the endpoint, all in
+      the sweep. With `confirmed` also "confirmed": the same of the fresh seeds, and "seeds"; None
+      where the baseline's own value was chosen.
     """
-    baseline, *others = runs
-    names = list(dict.fromkeys(swept(run) for run in others))
+    baseline = runs[0]
+    fresh = {run["name"]: run for run in confirmed or ()}
     rows = []
-    for name in [None, *names]:
-        candidates = ended([run for run in others if name and swept(run) == name], headline)
-        chosen = best_by_validation([baseline, *candidates], headline)
-        row = {"setting": name or "none", "chosen": chosen["name"]}
-        for which in REPORTED:
-            found = by_seed(chosen, which, headline)
-            pair = statistics.paired(by_seed(baseline, which, headline), found)
-            row[which] = statistics.describe(list(found.values())) | {
-                "difference": pair["difference"],
-                "interval": pair["interval"],
-            }
+    for name, run in {"none": baseline, **chosen(runs, headline)}.items():
+        row = {"setting": name, "chosen": run["name"], **_compared(baseline, run, headline)}
+        if confirmed is not None:
+            own = fresh.get(run["name"]) if run is not baseline else None
+            row["confirmed"] = own and on_fresh_seeds(confirmed[0], own, headline)
         rows.append(row)
     return rows
 
 
+def on_fresh_seeds(
+    baseline: dict[str, Any], run: dict[str, Any], headline: Headline
+) -> dict[str, Any]:
+    """What a chosen run and the baseline have on seeds that did not choose; see `conclusions`."""
+    seeds = [trial["seed"] for trial in run["trials"]]
+    return {"seeds": seeds, **_compared(baseline, run, headline)}
+
+
+def _compared(
+    baseline: dict[str, Any], run: dict[str, Any], headline: Headline
+) -> dict[str, dict[str, Any]]:
+    cells = {}
+    for which, endpoint in REPORTED.items():
+        found = by_seed(run, which, headline)
+        pair = statistics.paired(by_seed(baseline, which, headline), found)
+        cells[which] = statistics.describe(list(found.values())) | {
+            "difference": pair["difference"],
+            "interval": pair["interval"],
+            "endpoint": endpoint,
+        }
+    return cells
+
+
 def conclusions_table(rows: Sequence[dict[str, Any]], headline: Headline) -> str:
-    """The conclusions as text."""
-    scale = headline.scale
+    """The conclusions as text: in the sweep, and on fresh seeds where there are any."""
+    text = _table(
+        rows,
+        f"{headline.label}, chosen by validation; differences to the baseline on the seeds that "
+        "chose, which flatter the choice [95 %]",
+        headline.scale,
+    )
+    confirmed = [row for row in rows if row.get("confirmed")]
+    if confirmed:
+        text += f"\n\n{confirmed_table(confirmed, headline)}"
+    elif any("confirmed" in row for row in rows):
+        text += "\n\nnothing to confirm: no value was chosen over the baseline's own"
+    return text
+
+
+def confirmed_table(rows: Sequence[dict[str, Any]], headline: Headline) -> str:
+    """The "confirmed" of rows with "setting" and "chosen", as text."""
+    title = f"{headline.label}, confirmed on fresh seeds; differences to the baseline [95 %]"
+    return _table([row | row["confirmed"] for row in rows], title, headline.scale)
+
+
+def _table(rows: Sequence[dict[str, Any]], title: str, scale: float) -> str:
     lines = [
-        f"{headline.label}, chosen by validation; differences to the baseline on the same seeds "
-        "[95 %]",
+        title,
+        f"test: {statistics.BEST}; train - validation: {statistics.LAST}",
         f"{'setting':<18}{'chosen':<26}{'test':>7}  {'difference':<24}{'train - validation':>19}"
         "  difference",
     ]
     for row in rows:
+        cells = []
+        for which in ("test", "gap"):
+            mean = row[which]["mean"]
+            cells.append("-" if mean is None else f"{scale * mean:.2f}")
         lines.append(
-            f"{row['setting']:<18}{row['chosen']:<26}{scale * row['test']['mean']:>7.2f}  "
-            f"{_difference(row['test'], scale):<24}{scale * row['gap']['mean']:>19.2f}  "
+            f"{row['setting']:<18}{row['chosen']:<26}{cells[0]:>7}  "
+            f"{_difference(row['test'], scale):<24}{cells[1]:>19}  "
             f"{_difference(row['gap'], scale)}"
         )
     return "\n".join(lines)

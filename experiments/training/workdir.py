@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import pathlib
@@ -165,10 +166,16 @@ class Workdir:
         record: dict[str, Any],
     ) -> None:
         config = self.path / "config.json"
+        begun = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.has_config = config.exists()
         self.existed = self.has_config or any((self.path / x).exists() for x in _RESULTS)
         if config.exists():
-            self._check(_read_config(config), settings, resume)
+            old = _read_config(config)
+            self._check(old["settings"], settings, resume)
+            # Before "begun" was recorded there was only the date of the last start.
+            environment = old.get("environment")
+            last = environment.get("date") if isinstance(environment, dict) else None
+            begun = old.get("begun") or last or begun
         elif self.existed and not resume:
             raise UserError(
                 f"workdir: {self.path} holds results but no config.json; accepted: a new folder, "
@@ -180,7 +187,7 @@ class Workdir:
             self._repair()
         check(self)
         try:
-            write_json(config, {"settings": settings, **record})
+            write_json(config, {"settings": settings, "begun": begun, **record})
         except OSError as error:
             raise ConfigError(
                 "workdir", self.path, f"a folder that can be written to ({error.strerror})"
@@ -275,11 +282,11 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _read_config(path: pathlib.Path) -> dict[str, Any]:
-    """The settings in config.json."""
+    """config.json, with the settings of a study in it."""
     try:
-        settings = json.loads(path.read_text("utf-8"))["settings"]
-        list(settings["seeds"]), dict(settings["runs"])
-        return settings
+        config = json.loads(path.read_text("utf-8"))
+        list(config["settings"]["seeds"]), dict(config["settings"]["runs"])
+        return config
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"workdir: {path} is not the record of a run ({type(error).__name__}: {error}); "

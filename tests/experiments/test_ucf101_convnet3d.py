@@ -254,9 +254,9 @@ def test_random_search_reports_the_best(run_main, tmp_path, capsys, monkeypatch)
     assert baseline.config.optflow_strength == 0
     ranges = {
         "learning_rate": (2e-4, 2e-2),
-        "l2_strength": (1e-5, 1e-1),
+        "l2_strength": (1e-5, 1e1),
         "dropout": (0.05, 0.6),
-        "optflow_strength": (1e-3, 1e3),
+        "optflow_strength": (1e-3, 1e5),
     }
     for name, (low, high) in ranges.items():
         drawn = {training.record(run.config)[name] for run in drawn_runs}

@@ -47,3 +47,6 @@ EXPERIMENT = Experiment(
     build=build,
     limit=lambda dataset, values: digits.load(size=8),
 )
+
+if __name__ == "__main__":
+    EXPERIMENT.run()

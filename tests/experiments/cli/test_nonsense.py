@@ -32,6 +32,7 @@ COMMANDS = {
     "ct_reconstruction": (),
     "prepare_data": ("--source=VIDEOS",),
     "report": (),
+    "study": (),
     "analysis.correlation": ("--kernels=KERNELS", "--out=out"),
     "analysis.filters": ("--workdir=STUDY",),
     "analysis.metric_figures": (),
@@ -49,6 +50,7 @@ NAMES = {
     ("prepare_data", "archive"): "mnist",
     ("prepare_data", "size"): "voc",
     ("report", ""): "STUDY",
+    ("study", ""): "optflow_fresh_seeds",
 }
 # Flags that do not go together with those of COMMANDS: they are given alone.
 ALONE = {("prepare_data", "archive"), ("analysis.correlation", "workdir")}
@@ -186,6 +188,7 @@ def no_work(monkeypatch):
 
     for target in (
         "experiments.training.study.attempt",
+        "experiments.study.train",
         "experiments.ct_reconstruction.scan",
         "experiments.benchmarks.channel_grad.in_turns",
         "experiments.benchmarks.gpu_suite.run",

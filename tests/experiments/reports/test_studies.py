@@ -104,6 +104,17 @@ def test_missing_diverged_and_duplicate_trials_are_listed_and_counted():
     assert f"duplicate, counted once: {where}, l2, seed 1, in a, b" in lines
 
 
+@pytest.mark.parametrize(
+    ("weight", "told"), [(1.0, True), (0.1, True), (0.03, False), (0.0, False)]
+)
+def test_a_sobolev_metric_that_is_re_weighted_l2_is_called_so(weight, told):
+    """At its largest the smooth part is 0.025 times a gradient, and l2_weight is the plain part."""
+    changes = {"sobolev": {"l2_weight": weight}, "l2": {"l2_weight": 1.0}}
+    (column,) = studies.join([part("a", {"l2": L2, "sobolev": SOBOLEV}, changes=changes)])
+    lines = [line for line in studies.remarks([column]) if "re-weighted L2" in line]
+    assert len(lines) == told and all(f"l2_weight {weight:g} is" in line for line in lines)
+
+
 def test_contradictory_duplicates_are_an_error():
     parts = [part("a", {"l2": {0: 0.5}}), part("b", {"l2": {0: 0.6}})]
     with pytest.raises(UserError, match=r"a and b contradict each other about l2, seed 0 .*0\.5"):

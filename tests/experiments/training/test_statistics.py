@@ -1,6 +1,7 @@
 """Statistics over trials, against hand-computed values."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -50,9 +51,27 @@ def test_interval_covers_the_truth_as_often_as_it_says():
     assert abs(hits - 380) <= 4 * math.sqrt(400 * 0.95 * 0.05)
 
 
-def test_one_pair_has_no_interval_and_equal_differences_have_a_point():
-    assert statistics.paired({0: 0.5}, {0: 0.6})["interval"] is None
-    assert statistics.paired({0: 0.5, 1: 0.25}, {0: 0.75, 1: 0.5})["interval"] == [0.25, 0.25]
+@pytest.mark.parametrize("differences", [[0.25], [0.25, 0.25], [-0.5] * 3, [0.0] * 5])
+def test_one_pair_and_pairs_without_spread_have_no_interval(differences):
+    """A t interval measures with the spread that it sees; an interval of width 0 is a claim."""
+    before = {seed: 0.25 * seed for seed in range(len(differences))}
+    after = {seed: before[seed] + d for seed, d in enumerate(differences)}
+    result = statistics.paired(before, after)
+    assert result["interval"] is None and result["difference"] == differences[0]
+    assert statistics.equivalence(before, after, margin=1.0)["equivalent"] is None
+
+
+def test_pairs_without_a_number_are_left_out():
+    before = {0: 0.80, 1: 0.80, 2: 0.80, 3: math.nan, 4: 0.1, 5: math.inf, 6: 0.5}
+    after = {0: 0.81, 1: 0.83, 2: 0.85, 3: 0.9, 4: math.nan, 5: 0.2, 6: None}
+    alone = [{seed: values[seed] for seed in range(3)} for values in (before, after)]
+    for compare in (statistics.paired, statistics.p_values, statistics.spread_ratio):
+        assert compare(before, after) == compare(*alone)
+    assert statistics.paired(before, after)["n"] == 3
+    assert statistics.equivalence(before, after, 0.1) == statistics.equivalence(*alone, 0.1)
+    nothing = statistics.paired({0: math.nan}, {0: 0.5})
+    assert nothing["difference"] is None and nothing["n"] == 0
+    assert statistics.p_values({0: math.nan}, {0: 0.5}) == {"t": None, "wilcoxon": None}
     assert statistics.paired({0: 0.5}, {1: 0.6})["n"] == 0
 
 
@@ -85,10 +104,84 @@ def test_compare_and_table():
     assert "55.00" in text and "70.00" in text and "+15.00" in text and "+33.3 %" in text
 
 
-def test_differences_equal_but_for_rounding_have_no_spread():
+@pytest.mark.parametrize("scale", [1.0, 1e-9, 1e9])
+def test_differences_equal_but_for_rounding_have_no_spread(scale):
     # 0.2 - 0.1 and 0.3 - 0.2 differ in the last bit.
-    low, high = statistics.paired({0: 0.1, 1: 0.2}, {0: 0.2, 1: 0.3})["interval"]
-    assert low == pytest.approx(0.1) and high == pytest.approx(0.1)
+    before, after = ({seed: scale * x for seed, x in enumerate(v)} for v in ([1, 2], [2, 3]))
+    before, after = ({k: 0.1 * x for k, x in values.items()} for values in (before, after))
+    result = statistics.paired(before, after)
+    assert result["interval"] is None and result["difference"] == pytest.approx(0.1 * scale)
+    # A spread that is there is seen at every scale.
+    after[1] += 0.001 * scale
+    assert statistics.paired(before, after)["interval"] is not None
+
+
+def enumerated(differences):
+    """The two-sided p-value of Wilcoxon's test from all assignments of signs."""
+    differences = [d for d in differences if d]
+    ranks = scipy.stats.rankdata(np.abs(differences))
+    signs = np.array(list(itertools.product([-1, 1], repeat=len(ranks))))
+    sums = np.abs(signs @ ranks)
+    return np.mean(sums >= abs(np.sign(differences) @ ranks) - 1e-9)
+
+
+@pytest.mark.parametrize(
+    "differences",
+    [
+        [1, 1, -2, 3, 0],
+        [1] * 8 + [-1] * 2,
+        [2, 2, 2, -1, 3, 3, -3, 5, 5, 0, 0, 1],
+        [1, 2, 3, -4, 5, 6, 7, -8, 9, 10, 11, 12, 13, 14, 15],
+        [4, -4, 4, 4, 7, 7, -2, 2, 2, 9, 9, 9, 1, -1, 3, 3],
+    ],
+)
+def test_wilcoxon_is_exact_with_ties_and_zeros(differences):
+    before = {seed: 0.5 + 0.01 * seed for seed in range(len(differences))}
+    # Shares of 1,000 examples: ties are not equal to the bit.
+    after = {seed: before[seed] + d / 1000 for seed, d in enumerate(differences)}
+    found = statistics.p_values(before, after)["wilcoxon"]
+    assert found == pytest.approx(enumerated(differences), rel=1e-9)
+
+
+def test_wilcoxon_without_ties_is_scipy_s_exact_test():
+    rng = np.random.default_rng(0)
+    for n in (6, 20, 50):
+        values = rng.normal(0.3, 1, n)
+        found = statistics.p_values(dict.fromkeys(range(n), 0.0), dict(enumerate(values)))
+        expected = scipy.stats.wilcoxon(values, method="exact").pvalue
+        assert found["wilcoxon"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_equivalence_by_hand():
+    # Differences 0.01, 0.03, 0.05: mean 0.03, standard error 0.02 / sqrt 3, t(0.95, 2) = 2.91999.
+    before, after = dict.fromkeys(range(3), 0.8), {0: 0.81, 1: 0.83, 2: 0.85}
+    error = 0.02 / math.sqrt(3)
+    low, high = 0.03 - 2.919985580353726 * error, 0.03 + 2.919985580353726 * error
+    found = statistics.equivalence(before, after, margin=0.05)
+    np.testing.assert_allclose(found["interval"], [low, high])
+    # The nearer margin decides: t = (0.05 - 0.03) / error, with 2 degrees of freedom.
+    assert found["p"] == pytest.approx(scipy.stats.t.sf(0.02 / error, 2))
+    assert found["equivalent"] is False
+    # It turns where the margin passes the end of the 90 % interval, on either side.
+    for first, second in ((before, after), (after, before)):
+        for margin, expected in ((high - 1e-6, False), (high + 1e-6, True)):
+            assert statistics.equivalence(first, second, margin)["equivalent"] is expected
+
+
+def test_equivalence_errs_as_often_as_it_says():
+    """At a true difference of exactly the margin, 5 % are called equivalent."""
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(1000):
+        after = dict(enumerate(rng.normal(1.0, 0.3, 8)))
+        wrong += statistics.equivalence(dict.fromkeys(range(8), 0.0), after, 1.0)["equivalent"]
+    assert abs(wrong - 50) <= 4 * math.sqrt(1000 * 0.05 * 0.95)
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.1, math.nan, math.inf])
+def test_a_margin_that_is_none(margin):
+    with pytest.raises(ValueError, match="^margin: got"):
+        statistics.equivalence({0: 0.1, 1: 0.2}, {0: 0.1, 1: 0.3}, margin)
 
 
 def test_where_lower_is_better_the_error_is_the_number_itself():

@@ -34,6 +34,25 @@ def test_resume_needs_the_flag_and_the_same_settings(tmp_path):
     assert json.loads((tmp_path / "w/config.json").read_text())["settings"] == SETTINGS
 
 
+@pytest.mark.parametrize(
+    ("before", "begun"),
+    [
+        ({"begun": "2026-01-01T00:00:00+00:00"}, "2026-01-01T00:00:00+00:00"),
+        ({"environment": {"date": "2026-02-01T00:00:00+00:00"}}, "2026-02-01T00:00:00+00:00"),
+        (
+            {"begun": "2026-01-01T00:00:00+00:00", "environment": {"date": "2026-02-01"}},
+            "2026-01-01T00:00:00+00:00",
+        ),
+    ],
+)
+def test_when_it_was_begun_is_kept(tmp_path, before, begun):
+    (tmp_path / "config.json").write_text(json.dumps({"settings": SETTINGS, **before}))
+    for date in ("2026-03-01", "2026-04-01"):
+        opened(tmp_path, resume=True, record={"environment": {"date": date}})
+        found = json.loads((tmp_path / "config.json").read_text())
+        assert (found["begun"], found["environment"]["date"]) == (begun, date)
+
+
 def test_a_study_may_grow_and_not_shrink(tmp_path):
     opened(tmp_path)
     more = SETTINGS | {"seeds": [0, 1, 2], "runs": SETTINGS["runs"] | {"sobolev": {"lam": 1.0}}}
