@@ -32,12 +32,6 @@ def prepare(name: str, data_dir: str, archives: str | None = None) -> pathlib.Pa
       ConfigError: TensorFlow is not installed, TFDS cannot download or verify the files, data_dir
         cannot be written, or the disk is full.
     """
-    if importlib.util.find_spec("tensorflow") is None:
-        raise ConfigError(
-            "source",
-            "tfds, which needs TensorFlow",
-            "registry; or install TensorFlow with `pip install -e '.[tfds]'`",
-        )
     if archives is not None:
         folder_given = store.expanded("archive", archives)
         if not folder_given.is_dir():
@@ -47,6 +41,12 @@ def prepare(name: str, data_dir: str, archives: str | None = None) -> pathlib.Pa
                 "with --source=tfds, the folder that holds the files that TFDS downloads",
             )
         archives = str(folder_given)
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ConfigError(
+            "source",
+            "tfds, which needs TensorFlow",
+            "registry; or install TensorFlow with `pip install -e '.[tfds]'`",
+        )
     import tensorflow_datasets as tfds
 
     root = store.root(data_dir)

@@ -43,10 +43,10 @@ def with_fault(tmp_path):
 @pytest.fixture(scope="session")
 def tfds_builders():
     """tfds_builders("parquet", folder) runs tfds_builders.py; see there."""
-    if importlib.util.find_spec("tensorflow") is None:
-        pytest.skip("TensorFlow is not installed: pip install 'channelflow[tfds]'")
 
     def run(action, *arguments):
+        if action != "parquet" and importlib.util.find_spec("tensorflow") is None:
+            pytest.skip("TensorFlow is not installed: pip install 'channelflow[tfds]'")
         return script("tfds_builders.py", action, *arguments)
 
     return run
