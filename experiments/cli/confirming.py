@@ -104,6 +104,6 @@ def confirm(
 
 def _confirmed_before(folder: pathlib.Path) -> list[str]:
     try:
-        return list(json.loads((folder / "config.json").read_text())["settings"]["runs"])
+        return list(json.loads((folder / "config.json").read_text("utf-8"))["settings"]["runs"])
     except (OSError, ValueError, KeyError, TypeError):  # `train` says what is damaged
         return []
