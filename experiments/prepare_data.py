@@ -78,7 +78,7 @@ def define(values: flags.FlagValues) -> None:
         "lists", None, "The folder ucfTrainTestlist, where it is not inside --source.", **videos
     )
     flags.DEFINE_integer(
-        "workers", None, "Number of processes that decode. Default: one per CPU.", **files
+        "workers", None, "Number of processes that decode. Default: one per usable CPU.", **files
     )
     flags.DEFINE_float(
         "max_skipped",

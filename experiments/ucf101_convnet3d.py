@@ -179,7 +179,8 @@ EXPERIMENT = Experiment(
         "size": (int, "Height and width of the clips of moving digits. Default: 32."),
         "classes": (
             int,
-            "Number of classes of UCF-101 (the first N of classInd.txt). Default: all prepared.",
+            "Number of classes of UCF-101 (the first N of classInd.txt), 2 or more. Default: all "
+            "that are prepared.",
         ),
         "train_examples": (
             int,

@@ -161,6 +161,7 @@ def load(
         name = preferred if _is_prepared(preferred, data_dir) else STAND_INS[preferred]
         notice(_notice(name, preferred, data_dir))
         for key in sorted(set(options) - set(_SOURCES[name].options)):
+            _check_ignored(key, options[key])
             notice(f"{key}: ignored, because {name} has no such option")
             del options[key]
     for key in sorted(set(options) - set(_SOURCES[name].options)):
@@ -200,6 +201,13 @@ def _is_prepared(name: str, data_dir: str) -> bool:
         if data_dir == DEFAULT_DATA_DIR:
             return False
         raise
+
+
+def _check_ignored(key: str, value: Any) -> None:
+    """Refuses what no dataset takes, so that a mistake is told on every machine."""
+    least = 2 if key == "classes" else 1
+    if not isinstance(value, bool) and value < least:
+        raise ConfigError(key, value, f"integers >= {least}")
 
 
 def _notice(name: str, preferred: str, data_dir: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import os
 import pathlib
 import platform
 import subprocess
 from typing import Any
 
 import jax
+
+from experiments.system import processors
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "orbax-checkpoint")
 
@@ -20,7 +21,7 @@ def describe() -> dict[str, Any]:
     return {
         "device": device(),
         "backend": jax.default_backend(),
-        "cpu_cores": os.cpu_count(),
+        "cpu_cores": processors.usable(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "commit": commit(),
@@ -29,7 +30,7 @@ def describe() -> dict[str, Any]:
 
 
 def device() -> str:
-    """The accelerator's name, or the processor's model and number of cores."""
+    """The accelerator's name, or the processor's model and number of usable cores."""
     kind = jax.devices()[0].device_kind
     if jax.default_backend() != "cpu":
         return kind
@@ -38,7 +39,7 @@ def device() -> str:
         model = next(x.split(":", 1)[1].strip() for x in lines if x.startswith("model name"))
     except (OSError, StopIteration):
         model = platform.processor() or platform.machine()
-    return f"{model}, {os.cpu_count()} cores"
+    return f"{model}, {processors.usable()} cores"
 
 
 def commit() -> str | None:

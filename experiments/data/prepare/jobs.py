@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from experiments.system import processors
 from experiments.system.errors import ConfigError
 
 MAX_SKIPPED = 0.02  # share of the listed files
@@ -42,7 +43,7 @@ class Report:
 
 
 def checked(workers: int | None, max_skipped: float) -> int:
-    """The number of workers, one per CPU by default.
+    """The number of workers, by default one for each CPU that this process may use.
 
     Raises:
       ConfigError: the number or the share is out of its range.
@@ -51,7 +52,7 @@ def checked(workers: int | None, max_skipped: float) -> int:
       >>> checked(3, max_skipped=0.5)
       3
     """
-    workers = min(os.cpu_count() or 1, MAX_WORKERS) if workers is None else workers
+    workers = min(processors.usable(), MAX_WORKERS) if workers is None else workers
     if not 1 <= workers <= MAX_WORKERS:
         raise ConfigError("workers", workers, f"1 to {MAX_WORKERS}")
     if not 0 <= max_skipped <= 1:

@@ -62,7 +62,7 @@ def prepare(
       name: "voc" or "cityscapes".
       source: the folder of the official files.
       data_dir: the folder to prepare the dataset under.
-      workers: the number of processes that decode; by default one per CPU.
+      workers: the number of processes that decode; by default one per usable CPU.
       max_skipped: the share of the pictures that may be missing or unreadable, 0 to 1.
       size: see `Form`; by default 512 for voc, 256 for cityscapes, and what is there is kept.
 

