@@ -305,7 +305,7 @@ def table(summary: dict[str, Any]) -> str:
     comparison = {row["run"]: row for row in summary["comparison"]}
     width = max([len(run["name"]) for run in summary["runs"]] + [len("run")])
     lines = [
-        f"test {headline.label} {LAST} on {summary['dataset']}",
+        f"test {headline.label} on {summary['dataset']}, {LAST}",
         f"{'run':<{width}}    mean    std   n   paired difference [95 %]    error reduced",
     ]
 
