@@ -12,7 +12,6 @@ import hashlib
 import json
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -186,11 +185,12 @@ def require_savable(workdir: pathlib.Path) -> None:
     Raises:
       ConfigError: it does not read back.
     """
+    tried = workdir / ".checkpoint"
     try:
         if "\\" in workdir.as_posix():  # Not tried: it would write to a/b for a folder "a\b".
             raise ValueError("it reads a backslash as a slash")
-        with tempfile.TemporaryDirectory(dir=workdir, prefix=".checkpoint") as folder:
-            Checkpoints(pathlib.Path(folder) / "tried").save(0, {"array": np.zeros(1)})
+        shutil.rmtree(tried, ignore_errors=True)  # A killed process may have left it.
+        Checkpoints(tried).save(0, {"array": np.zeros(1)})
     except Exception as error:  # As in `restore`.
         if is_disk_full(error):
             raise
@@ -199,6 +199,8 @@ def require_savable(workdir: pathlib.Path) -> None:
             f"{workdir}, where Orbax cannot save a checkpoint ({_reason(error)})",
             'a folder whose whole path is text of this locale, without [ ], a backslash or "gs:"',
         ) from error
+    finally:
+        shutil.rmtree(tried, ignore_errors=True)
 
 
 def read_latest(directory: pathlib.Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ MODULE is a training command, such as `experiments.cifar_resnet56`. FAULT is one
 
     no             nothing goes wrong
     kill_step:N    SIGKILL when this process has done N steps
-    kill_save:N    SIGKILL in the middle of writing the N-th checkpoint of this process
+    kill_save:N    SIGKILL in the middle of writing the N-th checkpoint of a trial
     full:N         the disk is full from the N-th file on that is synced to it
     large:N        files may have N bytes at most (as after `ulimit -f`)
     interrupt:N    Ctrl-C when this process has done N steps
@@ -57,7 +57,8 @@ def kill_in_save(number):
 
     def guarded(original):
         def move(source, target, *args, **kwargs):
-            if "orbax-checkpoint-tmp" in str(source) and str(target).rsplit("/", 1)[1].isdigit():
+            of_trial = "orbax-checkpoint-tmp" in str(source) and "/checkpoints/" in str(target)
+            if of_trial and str(target).rsplit("/", 1)[1].isdigit():
                 seen.append(target)
                 if len(seen) == number:
                     kill()
