@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -25,7 +26,7 @@ def root(data_dir: str) -> pathlib.Path:
     return expanded("data_dir", data_dir)
 
 
-def expanded(field: str, path: str) -> pathlib.Path:
+def expanded(field: str, path: str | os.PathLike) -> pathlib.Path:
     """An absolute path; `~` is the home folder.
 
     Args:
@@ -39,6 +40,7 @@ def expanded(field: str, path: str) -> pathlib.Path:
       >>> expanded("lists", "/data/lists").as_posix()
       '/data/lists'
     """
+    path = os.fspath(path)
     if not path:
         raise ConfigError(field, "an empty text", "a path")
     if "\0" in path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import channel_grad
@@ -69,6 +70,10 @@ class _Metric(Config):
         return {"name"} | where | {field.name for field in dataclasses.fields(fields)}
 
 
+def _bound(metadata: Mapping[str, Any]) -> float:
+    return metadata.get("minimum", metadata.get("above", -math.inf))
+
+
 def _metric_fields() -> list[tuple[str, type, Any]]:
     """(name, type, field) of each setting of `MetricConfig`."""
     names: dict[str, list[tuple[str, dataclasses.Field]]] = {}
@@ -91,12 +96,12 @@ def _metric_fields() -> list[tuple[str, type, Any]]:
         default = found[0][1].default
         # Metrics that share a name may accept different values; the metric itself checks them. The
         # least of their bounds is checked for a metric that is not used, too.
-        bounds = [field.metadata.get("minimum", field.metadata.get("above")) for _, field in found]
-        minimum = None if None in bounds else min(bounds)
+        least = min((field.metadata for _, field in found), key=_bound)
+        bound = {kind: least[kind] for kind in ("minimum", "above") if kind in least}
         texts = [f"{metric}: {field.metadata['help']}" for metric, field in found]
         choices = found[0][1].metadata.get("choices")
         text = " ".join(texts)
-        field = setting(default, text, choices=choices, minimum=minimum, search=_SEARCHED.get(name))
+        field = setting(default, text, choices=choices, search=_SEARCHED.get(name), **bound)
         fields.append((name, type(default), field))
     fields += [
         (

@@ -484,6 +484,7 @@ def test_state_of_inject_hyperparams_has_no_leaf_for_an_axis_spec():
 
 def test_every_public_transformation_is_in_the_table():
     public = {getattr(cg, name) for name in cg.__all__ if name.startswith("scale_by_")}
-    assert public == {factory for factory, *_ in TABLE.values()}
-    for factory in public:
+    table = {factory for factory, *_ in TABLE.values()}
+    assert public - table == {cg.scale_by_learned_metric}  # is not linear: test_learned.py
+    for factory in table:
         assert {"axes", "method"} <= inspect.signature(factory).parameters.keys()

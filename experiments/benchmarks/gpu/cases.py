@@ -55,6 +55,15 @@ def sobolev_matrix(n: int, lam: float, l2_weight: float, discretization: str) ->
     return l2_weight * identity + lam * h
 
 
+def learned_step(f: np.ndarray, damping: float) -> np.ndarray:
+    """The first step of the learned metric, from C = F'F and the power 1/2."""
+    rows = f.reshape(-1, f.shape[-1])
+    moment = rows.T @ rows
+    values, vectors = np.linalg.eigh(moment / np.trace(moment) * len(moment))
+    product = rows @ (vectors / np.sqrt(np.maximum(values, 0) + damping)) @ vectors.T
+    return (product * (np.linalg.norm(rows) / np.linalg.norm(product))).reshape(f.shape)
+
+
 def reweighted_matrix(n: int, lam: float, form: str) -> np.ndarray:
     """The map f -> g of the re-weighted L2 metric, from figure 3 or eqs. 4 and 8."""
     mean, identity = np.full((n, n), 1 / n), np.eye(n)
@@ -173,6 +182,15 @@ def _transformations(f: np.ndarray) -> list[Case]:
             (f, f[0, 0, 0]),
         )
         for name, (transform, m) in made.items()
+    ] + [
+        Case(
+            "scale_by_learned_metric",
+            lambda kernel, bias: update(
+                channel_grad.scale_by_learned_metric(damping=1.0), kernel, bias
+            ),
+            lambda kernel, bias: tree(learned_step(kernel, damping=1.0), bias),
+            (f, f[0, 0, 0]),
+        )
     ]
 
 

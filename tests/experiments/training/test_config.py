@@ -40,7 +40,7 @@ class Two(Config):
         (MetricConfig, "lam", dict(name="sobolev", lam=-1.0)),
         (MetricConfig, "lam", dict(name="sobolev", lam=0.0)),
         (MetricConfig, "lam", dict(name="reweighted_l2", form="equation", lam=0.0)),
-        (MetricConfig, "lam", dict(name="reweighted_l2", lam=-0.5)),
+        (MetricConfig, "lam", dict(name="reweighted_l2", lam=-1.0)),
         (MetricConfig, "lam", dict(name="sobolev", lam=float("nan"))),
         (MetricConfig, "sigma", dict(name="laplacian", sigma=-1.0)),
         (MetricConfig, "l2_weight", dict(name="sobolev", l2_weight=-1.0)),

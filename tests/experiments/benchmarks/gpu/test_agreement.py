@@ -98,7 +98,7 @@ NO_NUMBERS = {
     "AxisSpec", "Description", "Layout", "METRICS", "Metric", "all_kernels", "describe",
     "equinox_layout", "flax_layout", "haiku_layout", "input_axes", "nnx_layout", "output_axes",
     "torch_layout", "correlation", "Flow", "first_convolution", "penalties",
-    "PermutationTest",
+    "PermutationTest", "LearnedMetricState",
 }  # fmt: skip
 CLASSES = {
     "L2": "l2", "ReweightedL2": "reweighted_l2", "Sobolev": "sobolev", "raster": "raster",
